@@ -1,0 +1,1 @@
+"""The surfaces: the MCP server, the REST side door, the command line. `app` puts them together."""

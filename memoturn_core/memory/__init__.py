@@ -1,0 +1,1 @@
+"""Typed memory: facts, events, instructions and tasks, with supersession, recall, sessions, transcript."""

@@ -60,7 +60,7 @@ class MemoturnError(Exception):
 class InvalidRequest(MemoturnError):
     """The request can never succeed as it stands. The message names the field by its path."""
 
-    code = "invalid_request"
+    code: ClassVar[ErrorCode] = "invalid_request"
     status = 400
     exit_code = 2
 
@@ -74,7 +74,7 @@ class MethodNotAllowed(InvalidRequest):
 class PayloadTooLarge(MemoturnError):
     """The body is over the limit; nothing of it was processed."""
 
-    code = "payload_too_large"
+    code: ClassVar[ErrorCode] = "payload_too_large"
     status = 413
     exit_code = 2
 
@@ -85,7 +85,7 @@ class PayloadTooLarge(MemoturnError):
 class NotFound(MemoturnError):
     """The thing asked for is not there."""
 
-    code = "not_found"
+    code: ClassVar[ErrorCode] = "not_found"
     status = 404
     exit_code = 3
 
@@ -93,13 +93,13 @@ class NotFound(MemoturnError):
 class DatabaseNotFound(NotFound):
     """No such database or profile. Reads never create one."""
 
-    code = "database_not_found"
+    code: ClassVar[ErrorCode] = "database_not_found"
 
 
 class BranchNotFound(NotFound):
     """The database exists, the branch does not."""
 
-    code = "branch_not_found"
+    code: ClassVar[ErrorCode] = "branch_not_found"
 
 
 # --- resolve a conflict --------------------------------------------------------------------------
@@ -108,7 +108,7 @@ class BranchNotFound(NotFound):
 class Conflict(MemoturnError):
     """The state of the database does not allow the request."""
 
-    code = "conflict"
+    code: ClassVar[ErrorCode] = "conflict"
     status = 409
     exit_code = 4
 
@@ -116,7 +116,7 @@ class Conflict(MemoturnError):
 class AlreadyExists(Conflict):
     """The name is taken."""
 
-    code = "already_exists"
+    code: ClassVar[ErrorCode] = "already_exists"
 
 
 # --- get other credentials -----------------------------------------------------------------------
@@ -125,7 +125,7 @@ class AlreadyExists(Conflict):
 class Unauthorized(MemoturnError):
     """No credential, or one that does not verify."""
 
-    code = "unauthorized"
+    code: ClassVar[ErrorCode] = "unauthorized"
     status = 401
     exit_code = 5
 
@@ -133,7 +133,7 @@ class Unauthorized(MemoturnError):
 class Forbidden(MemoturnError):
     """A valid credential that does not cover this request."""
 
-    code = "forbidden"
+    code: ClassVar[ErrorCode] = "forbidden"
     status = 403
     exit_code = 5
 
@@ -144,7 +144,7 @@ class Forbidden(MemoturnError):
 class RequestTimeout(MemoturnError):
     """The request's time budget ran out. A write that was interrupted changed nothing."""
 
-    code = "request_timeout"
+    code: ClassVar[ErrorCode] = "request_timeout"
     status = 408
     exit_code = 7
     retryable = True
@@ -153,7 +153,7 @@ class RequestTimeout(MemoturnError):
 class Overloaded(MemoturnError):
     """A bounded queue is full; the request was not started."""
 
-    code = "overloaded"
+    code: ClassVar[ErrorCode] = "overloaded"
     status = 429
     exit_code = 6
     retryable = True
@@ -166,7 +166,7 @@ class Overloaded(MemoturnError):
 class Unavailable(MemoturnError):
     """Something this request needs is down, full or behind."""
 
-    code = "unavailable"
+    code: ClassVar[ErrorCode] = "unavailable"
     status = 503
     exit_code = 6
     retryable = True
@@ -178,7 +178,7 @@ class Unavailable(MemoturnError):
 class Unconfigured(MemoturnError):
     """The node was not given what this request needs. The message names the setting."""
 
-    code = "unconfigured"
+    code: ClassVar[ErrorCode] = "unconfigured"
     status = 503
     exit_code = 6
 

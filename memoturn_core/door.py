@@ -1,0 +1,135 @@
+"""Two ways to have an operation run: on this machine's files, or by a node over HTTP.
+
+The MCP server and the CLI speak to a `Door` and so work the same way with either. `RemoteDoor` builds
+each request from the operation's own declaration, and turns the envelope of an error back into the
+error that the node raised.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Protocol
+from urllib.parse import quote
+
+import httpx
+
+from memoturn_core.address import MAIN, Address
+from memoturn_core.caller import Caller
+from memoturn_core.invoke import Observer, ignore, invoke
+from memoturn_core.node import Node
+from memoturn_core.operations import Operation, Reply, Rest, Target
+from memoturn_schemas import errors
+from memoturn_schemas.errors import InvalidRequest, MemoturnError, ProviderFailure, Unavailable
+
+
+class Door(Protocol):
+    async def call(self, operation: Operation, address: Address, arguments: Mapping[str, Any]) -> Reply:
+        """Run one operation; raises `MemoturnError` and nothing else."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+class LocalDoor:
+    """Runs operations in this process."""
+
+    def __init__(self, node: Node, caller: Caller, observer: Observer = ignore, timeout_s: float | None = 30.0) -> None:
+        self._node = node
+        self._caller = caller
+        self._observer = observer
+        self._timeout_s = timeout_s
+
+    async def call(self, operation: Operation, address: Address, arguments: Mapping[str, Any]) -> Reply:
+        return await invoke(
+            self._node,
+            operation,
+            address,
+            arguments,
+            self._caller,
+            timeout_s=self._timeout_s,
+            observer=self._observer,
+        )
+
+    async def close(self) -> None:
+        await self._node.close()
+
+
+class RemoteDoor:
+    """Has a node at `url` run operations, with `token` as the bearer where there is one."""
+
+    def __init__(self, url: str, token: str | None = None) -> None:
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        self._client = httpx.AsyncClient(base_url=url, headers=headers, timeout=35.0)
+
+    async def call(self, operation: Operation, address: Address, arguments: Mapping[str, Any]) -> Reply:
+        rest = operation.rest
+        if rest is None:
+            raise InvalidRequest(f"{operation.name} is not served over HTTP")
+        path, rest_of_arguments = _path(operation.target, rest, address, arguments)
+        options: dict[str, Any] = {"params": {} if address.branch == MAIN else {"branch": address.branch}}
+        if rest.has_body:
+            options["json"] = rest_of_arguments
+        else:
+            options["params"] |= {key: _text(value) for key, value in rest_of_arguments.items()}
+        try:
+            response = await self._client.request(rest.method, path, **options)
+            body = response.json() if response.content else None
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            raise Unavailable(f"the node at {self._client.base_url} cannot be reached or does not answer") from error
+        if response.is_error:
+            raise _raised_there(response, body)
+        if body is None:
+            # 204: the operation's answer is that it was done, each of its fields a flag that says so.
+            body = dict.fromkeys(operation.response.__annotations__, True)
+        txid = response.headers.get("Memoturn-Txid")
+        return Reply(body, None if txid is None else int(txid), response.status_code)
+
+    async def close(self) -> None:
+        await self._client.aclose()
+
+
+def _path(target: Target, rest: Rest, address: Address, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """The URL's path, and the arguments that are not in it."""
+    template = rest.path
+    match target:
+        case Target.NODE:
+            prefix = "/v1"
+        case Target.NAMESPACE:
+            prefix = f"/v1/memory/{address.namespace}"
+        case _ if address.may_create and (target is Target.PROFILE or rest.profile_path is not None):
+            prefix = f"/v1/memory/{(address.database or '').replace('--', '/', 1)}"
+            template = rest.path if target is Target.PROFILE else rest.profile_path or rest.path
+        case _:
+            prefix = f"/v1/db/{address.database}"
+    remaining = dict(arguments)
+    path = prefix
+    for segment in template.split("/")[1:]:
+        if segment.startswith("{"):
+            name = segment[1:-1]
+            value = remaining.pop(name, None)
+            if not isinstance(value, str) or not value:
+                raise InvalidRequest(f"{name}: is required")
+            segment = quote(value, safe="")
+        path += f"/{segment}"
+    return path, remaining
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+_KINDS: dict[tuple[str, int], type[MemoturnError]] = {
+    (kind.code, kind.status): kind
+    for kind in vars(errors).values()
+    if isinstance(kind, type) and issubclass(kind, MemoturnError) and kind not in (MemoturnError, errors.Overloaded)
+}
+
+
+def _raised_there(response: httpx.Response, body: Any) -> MemoturnError:
+    if not isinstance(body, dict) or not isinstance(body.get("error"), str):
+        return ProviderFailure(f"the node answered with status {response.status_code} and no error envelope")
+    if body.get("code") == errors.Overloaded.code:
+        return errors.Overloaded(body["error"])
+    kind = _KINDS.get((str(body.get("code")), response.status_code), errors.Internal)
+    return kind(body["error"])

@@ -1,0 +1,205 @@
+"""Ingest: a batch of memories kept in one transaction, with supersession and idempotence.
+
+A memory's state is one of: absent, active, superseded. A task whose time has run out is absent.
+
+    absent      --assert--> active       `created`; the topic's active memory becomes superseded
+    active      --assert--> active       `duplicate`; nothing is written
+    superseded  --assert--> active       `revived`; what replaced it becomes superseded by it
+    expired task --assert--> active      `revived`, with a fresh TTL; the first writer's source stays
+
+Contract section 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
+
+from memoturn_core.memory import rows
+from memoturn_core.memory.identity import canonical_json, format_id, memory_key
+from memoturn_core.memory.rows import Row
+from memoturn_core.memory.sessions import touch
+from memoturn_core.memory.vectors import Vector, accept_dimension, as_vector
+from memoturn_core.node import Node
+from memoturn_core.operations import Reply, Rest, Scope, Target, operation
+from memoturn_core.profiles import Profile
+from memoturn_schemas.errors import ProviderFailure
+from memoturn_schemas.memory import TASK_TTL_S, IngestRequest, IngestResponse, IngestResult, MemoryItem
+from memoturn_storage.handle import Transaction
+
+log = structlog.get_logger("memoturn")
+
+
+def fill_defaults(arguments: dict[str, Any], source: str | None) -> dict[str, Any]:
+    """Complete what agents leave out: content from the summary, source from the environment.
+
+    Without this every event that comes without content would be the same one.
+    """
+    memories = arguments.get("memories")
+    if not isinstance(memories, list):
+        return arguments
+    filled = []
+    for memory in memories:
+        if isinstance(memory, dict):
+            memory = {"content": {"summary": memory.get("summary")}, **memory}
+            if source is not None and memory.get("source") is None:
+                memory["source"] = source
+        filled.append(memory)
+    return {**arguments, "memories": filled}
+
+
+@operation(
+    name="memory_ingest",
+    title="Remember",
+    target=Target.PROFILE,
+    scope=Scope.WRITE,
+    toolset="memory",
+    default_tool=True,
+    request=IngestRequest,
+    response=IngestResponse,
+    rest=Rest("POST", "/memories", status=201),
+    idempotent=True,
+    fill_defaults=fill_defaults,
+)
+async def ingest(profile: Profile, request: IngestRequest) -> Reply:
+    """Keep what is worth remembering; call it at the end of a turn in which something was learnt.
+
+    Facts and instructions with a topic_key replace what was known on that topic; the history is kept.
+    Events are what happened, tasks are what is to be done and expire. Sending the same memory again
+    changes nothing. A batch is kept whole or not at all.
+    """
+    return await keep(profile, request.memories)
+
+
+async def keep(profile: Profile, items: Sequence[MemoryItem]) -> Reply:
+    """Write a validated batch; also what extraction ends in."""
+    if not items:
+        txid = (await profile.read(lambda _: None)).txid if profile.exists() else 0
+        return Reply(IngestResponse(results=[], txid=txid), txid)
+    embedded = await _embedded(profile.node, items)
+    prepared = [_prepare(item, embedded.get(index)) for index, item in enumerate(items)]
+    model = profile.node.embedder.model if embedded and profile.node.embedder else None
+    done = await profile.write(lambda transaction: _ingest(transaction, prepared, model))
+    return Reply(IngestResponse(results=done.value, txid=done.txid), done.txid)
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """An item with all that can be worked out before the transaction."""
+
+    item: MemoryItem
+    key: bytes
+    content: str
+    vector: Vector | None
+
+
+def _prepare(item: MemoryItem, embedded: Sequence[float] | None) -> _Prepared:
+    content = canonical_json(item.content)
+    values = item.embedding or embedded
+    return _Prepared(
+        item,
+        memory_key(item.type, item.topic_key, content),
+        content,
+        None if values is None else as_vector(values),
+    )
+
+
+async def _embedded(node: Node, items: Sequence[MemoryItem]) -> dict[int, list[float]]:
+    """Vectors from the node's embedder for the items that have none; tasks never get one."""
+    if node.embedder is None:
+        return {}
+    wanted = [index for index, item in enumerate(items) if item.embedding is None and item.type != "task"]
+    texts = [f"{items[index].summary} {items[index].keywords}".strip() for index in wanted]
+    if not texts:
+        return {}
+    try:
+        return dict(zip(wanted, await node.embedder.embed(texts, purpose="document"), strict=True))
+    except ProviderFailure as error:
+        log.warning("memories kept without embeddings", count=len(texts), error=str(error))
+        return {}
+
+
+def _ingest(transaction: Transaction, batch: Sequence[_Prepared], model: str | None) -> list[IngestResult]:
+    now = transaction.ambient.now_ms()
+    results = []
+    sessions: dict[str, bool] = {}
+    for prepared in batch:
+        result = _assert(transaction, prepared, now, model)
+        results.append(result)
+        if prepared.item.session_id is not None:
+            active = result["status"] != "duplicate"
+            sessions[prepared.item.session_id] = sessions.get(prepared.item.session_id, False) or active
+    for session_id, active in sessions.items():
+        touch(transaction, session_id, now, active=active)
+    return results
+
+
+def _assert(transaction: Transaction, prepared: _Prepared, now: int, model: str | None) -> IngestResult:
+    known = Row.one(transaction.connection, "id = ?", (prepared.key,))
+    result = IngestResult(id=format_id(prepared.key), status="created", superseded=[])
+    if known is not None and known.superseded_at is not None:
+        result["status"] = "revived"
+        result["superseded"] = _supersede_active(transaction, prepared, now)
+        transaction.connection.execute(
+            "UPDATE __memoturn_memories SET superseded_at = NULL, superseded_by = NULL WHERE rowid = ?",
+            (known.rowid,),
+        )
+        return result
+    if known is not None and not known.expired(now):
+        result["status"] = "duplicate"
+        return result
+    row = _new_row(prepared, now)
+    if known is not None:
+        result["status"] = "revived"
+        rows.delete(transaction, known)
+        row = replace(row, source=known.source or row.source)
+    result["superseded"] = _supersede_active(transaction, prepared, now)
+    vector = prepared.vector
+    if vector is not None and not accept_dimension(transaction.connection, vector, model=model):
+        vector = None
+        result["embedding"] = "skipped_dimension"
+    rows.insert(transaction, row, vector)
+    return result
+
+
+def _supersede_active(transaction: Transaction, prepared: _Prepared, now: int) -> list[str]:
+    topic = prepared.item.topic_key
+    if topic is None:
+        return []
+    active = Row.one(
+        transaction.connection,
+        "topic_key = ? AND type = ? AND superseded_at IS NULL",
+        (topic, prepared.item.type),
+    )
+    if active is None:
+        return []
+    transaction.connection.execute(
+        "UPDATE __memoturn_memories SET superseded_at = ?, superseded_by = ? WHERE rowid = ?",
+        (now, prepared.key, active.rowid),
+    )
+    return [format_id(active.id)]
+
+
+def _new_row(prepared: _Prepared, now: int) -> Row:
+    item = prepared.item
+    expires_at = None
+    if item.type == "task":
+        expires_at = now + 1_000 * (TASK_TTL_S if item.ttl is None else item.ttl)
+    return Row(
+        rowid=0,
+        id=prepared.key,
+        type=item.type,
+        topic_key=item.topic_key,
+        summary=item.summary,
+        content=prepared.content,
+        keywords=item.keywords,
+        session_id=item.session_id,
+        source=item.source,
+        created_at=now,
+        expires_at=expires_at,
+        superseded_at=None,
+        superseded_by=None,
+    )

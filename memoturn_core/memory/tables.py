@@ -1,0 +1,80 @@
+"""The tables of a profile's file, as numbered migrations. Never edit one that was released: add one.
+
+Ids are stored as their 16 bytes. Vectors are float32, little-endian. The full-text indexes are
+external-content FTS5 over the rows they index, with pages that fit the file's (1 024 bytes).
+"""
+
+from __future__ import annotations
+
+from memoturn_storage.schema import Schema
+
+_FTS_OPTIONS = """
+INSERT INTO {fts}({fts}, rank) VALUES ('pgsz', 970), ('automerge', 8), ('crisismerge', 64);
+"""
+
+_MEMORIES = """
+CREATE TABLE __memoturn_settings (key TEXT PRIMARY KEY, value) WITHOUT ROWID;
+
+CREATE TABLE __memoturn_memories (
+  rowid INTEGER PRIMARY KEY,
+  id BLOB NOT NULL UNIQUE,
+  type TEXT NOT NULL,
+  topic_key TEXT,
+  summary TEXT NOT NULL,
+  content TEXT NOT NULL,
+  keywords TEXT NOT NULL,
+  session_id TEXT,
+  source TEXT,
+  created_at INTEGER NOT NULL,
+  expires_at INTEGER,
+  superseded_at INTEGER,
+  superseded_by BLOB
+);
+CREATE INDEX __memoturn_memories_topic ON __memoturn_memories (topic_key, type) WHERE topic_key IS NOT NULL;
+CREATE UNIQUE INDEX __memoturn_memories_active ON __memoturn_memories (topic_key, type)
+  WHERE topic_key IS NOT NULL AND superseded_at IS NULL;
+CREATE INDEX __memoturn_memories_session ON __memoturn_memories (session_id) WHERE session_id IS NOT NULL;
+CREATE INDEX __memoturn_memories_successor ON __memoturn_memories (superseded_by) WHERE superseded_by IS NOT NULL;
+
+CREATE TABLE __memoturn_memory_vectors (rowid INTEGER PRIMARY KEY, embedding BLOB NOT NULL);
+
+CREATE VIRTUAL TABLE __memoturn_memories_fts USING fts5(
+  summary, keywords,
+  content='__memoturn_memories', content_rowid='rowid', tokenize='porter unicode61 remove_diacritics 2'
+);
+"""
+
+_TRANSCRIPT = """
+CREATE TABLE __memoturn_sessions (
+  rowid INTEGER PRIMARY KEY,
+  id TEXT NOT NULL UNIQUE,
+  created_at INTEGER NOT NULL,
+  last_active_at INTEGER NOT NULL
+);
+
+CREATE TABLE __memoturn_turns (
+  rowid INTEGER PRIMARY KEY,
+  session_id TEXT NOT NULL,
+  seq INTEGER NOT NULL,
+  role TEXT NOT NULL,
+  content TEXT NOT NULL,
+  created_at INTEGER NOT NULL,
+  UNIQUE (session_id, seq)
+);
+
+CREATE TABLE __memoturn_turn_vectors (rowid INTEGER PRIMARY KEY, embedding BLOB NOT NULL);
+
+CREATE VIRTUAL TABLE __memoturn_turns_fts USING fts5(
+  content,
+  content='__memoturn_turns', content_rowid='rowid', tokenize='porter unicode61 remove_diacritics 2'
+);
+"""
+
+SCHEMA = Schema(
+    (
+        _MEMORIES
+        + _FTS_OPTIONS.format(fts="__memoturn_memories_fts")
+        + _TRANSCRIPT
+        + _FTS_OPTIONS.format(fts="__memoturn_turns_fts"),
+    )
+)

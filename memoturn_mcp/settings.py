@@ -1,0 +1,201 @@
+"""What the environment asks for, checked as a whole before anything starts.
+
+Every variable that begins with `MEMOTURN_` must be one that this version honours: a misspelt or
+unsupported one is refused, not ignored. Called by `app` and the CLI.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self, TypeVar
+
+import platformdirs
+
+from memoturn_core.providers.settings import ProviderSettings
+from memoturn_schemas.errors import InvalidRequest
+from memoturn_schemas.names import check_name
+
+T = TypeVar("T")
+
+PREFIX = "MEMOTURN_"
+DEFAULT_LISTEN = "127.0.0.1:8787"
+DEFAULT_NAME = "default"
+"""The namespace and profile of the stdio server where none are set: one person, one machine."""
+
+_KNOWN = frozenset(
+    PREFIX + name
+    for name in """
+    LISTEN DATA_DIR NAMESPACE PROFILE SOURCE URL TOKEN HOT_CAP ENGINE_THREADS WRITE_QUEUE_DEPTH MAX_BODY_BYTES
+    REQUEST_TIMEOUT_MS MAX_IN_FLIGHT ALLOWED_HOSTS ALLOWED_ORIGINS INSECURE SINGLE_NODE AUTH DURABILITY LOG_LEVEL
+    TOOLSETS TOOLS EXCLUDE_TOOLS READ_ONLY
+    EMBED_PROVIDER EMBED_URL EMBED_MODEL EMBED_API_KEY EMBED_TIMEOUT_MS
+    LLM_PROVIDER LLM_URL LLM_MODEL LLM_API_KEY LLM_TIMEOUT_MS
+    """.split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolChoice:
+    """Which tools an MCP server lists; `toolsets` None is the default set."""
+
+    toolsets: frozenset[str] | None = None
+    tools: frozenset[str] = frozenset()
+    excluded: frozenset[str] = frozenset()
+    read_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    data_dir: Path
+    host: str = "127.0.0.1"
+    port: int = 8787
+    namespace: str | None = None
+    profile: str | None = None
+    url: str | None = None
+    token: str | None = field(default=None, repr=False)
+    hot_cap: int = 1_024
+    engine_threads: int = 2
+    write_queue_depth: int = 256
+    max_body_bytes: int = 32 * 1024 * 1024
+    request_timeout_s: float = 30.0
+    max_in_flight: int = 1_024
+    allowed_hosts: frozenset[str] = frozenset()
+    allowed_origins: frozenset[str] = frozenset()
+    log_level: str = "info"
+    tools: ToolChoice = ToolChoice()
+    providers: ProviderSettings = field(default_factory=lambda: ProviderSettings.from_environment({}))
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> Self:
+        """Read and check everything.
+
+        Raises:
+            InvalidRequest: names the variable and says what would be right.
+        """
+        _refuse_unknown(environ)
+        _refuse_unsupported(environ)
+        host, port = _listen(environ.get("MEMOTURN_LISTEN", DEFAULT_LISTEN))
+        if not is_loopback(host) and not _flag(environ, "MEMOTURN_INSECURE"):
+            raise InvalidRequest(
+                f"MEMOTURN_LISTEN: {host} is reachable from other machines and this version has no access tokens;"
+                " listen on 127.0.0.1, or set MEMOTURN_INSECURE=1 behind a proxy that checks access"
+            )
+        return cls(
+            data_dir=_data_dir(environ),
+            host=host,
+            port=port,
+            namespace=_name(environ, "MEMOTURN_NAMESPACE"),
+            profile=_name(environ, "MEMOTURN_PROFILE"),
+            url=_url(environ),
+            token=environ.get("MEMOTURN_TOKEN") or None,
+            hot_cap=_integer(environ, "MEMOTURN_HOT_CAP", 1_024, 1),
+            engine_threads=_integer(environ, "MEMOTURN_ENGINE_THREADS", 2, 1),
+            write_queue_depth=_integer(environ, "MEMOTURN_WRITE_QUEUE_DEPTH", 256, 1),
+            max_body_bytes=_integer(environ, "MEMOTURN_MAX_BODY_BYTES", 32 * 1024 * 1024, 1_024),
+            request_timeout_s=_integer(environ, "MEMOTURN_REQUEST_TIMEOUT_MS", 30_000, 1) / 1_000,
+            max_in_flight=_integer(environ, "MEMOTURN_MAX_IN_FLIGHT", 1_024, 1),
+            allowed_hosts=_words(environ, "MEMOTURN_ALLOWED_HOSTS"),
+            allowed_origins=_words(environ, "MEMOTURN_ALLOWED_ORIGINS"),
+            log_level=_one_of(environ, "MEMOTURN_LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
+            tools=ToolChoice(
+                toolsets=_words(environ, "MEMOTURN_TOOLSETS") or None,
+                tools=_words(environ, "MEMOTURN_TOOLS"),
+                excluded=_words(environ, "MEMOTURN_EXCLUDE_TOOLS"),
+                read_only=_flag(environ, "MEMOTURN_READ_ONLY"),
+            ),
+            providers=ProviderSettings.from_environment(environ),
+        )
+
+
+def default_source() -> str | None:
+    """Who fills a missing `source`; read at each call, since a client may set it late."""
+    return os.environ.get("MEMOTURN_SOURCE") or None
+
+
+def is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _refuse_unknown(environ: Mapping[str, str]) -> None:
+    for name in sorted(environ):
+        if name.startswith(PREFIX) and name not in _KNOWN:
+            near = difflib.get_close_matches(name, _KNOWN, n=1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            raise InvalidRequest(f"{name}: this version has no such setting{hint}")
+
+
+def _refuse_unsupported(environ: Mapping[str, str]) -> None:
+    _flag(environ, "MEMOTURN_SINGLE_NODE")
+    if _one_of(environ, "MEMOTURN_AUTH", "off", ("off", "on")) == "on":
+        raise InvalidRequest(
+            "MEMOTURN_AUTH: this version has no access tokens yet; leave it off and listen on loopback"
+        )
+    if _one_of(environ, "MEMOTURN_DURABILITY", "standard", ("standard", "durable")) == "durable":
+        raise InvalidRequest("MEMOTURN_DURABILITY: this version has no object store to be durable in; use standard")
+
+
+def _data_dir(environ: Mapping[str, str]) -> Path:
+    given = environ.get("MEMOTURN_DATA_DIR")
+    return (
+        Path(given).expanduser().absolute() if given else Path(platformdirs.user_data_dir("memoturn", appauthor=False))
+    )
+
+
+def _listen(text: str) -> tuple[str, int]:
+    host, separator, port = text.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not separator or not host or not port.isdecimal() or int(port) > 65_535:
+        raise InvalidRequest(f"MEMOTURN_LISTEN: must be HOST:PORT, for example {DEFAULT_LISTEN}, not {text!r}")
+    return host, int(port)
+
+
+def _url(environ: Mapping[str, str]) -> str | None:
+    url = environ.get("MEMOTURN_URL") or None
+    if url is not None and not url.startswith(("http://", "https://")):
+        raise InvalidRequest(f"MEMOTURN_URL: must start with http:// or https://, not {url!r}")
+    return url
+
+
+def _name(environ: Mapping[str, str], variable: str) -> str | None:
+    return _checked(variable, environ[variable], check_name) if environ.get(variable) else None
+
+
+def _integer(environ: Mapping[str, str], variable: str, default: int, least: int) -> int:
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise ValueError(f"must be a whole number of at least {least}, not {text!r}")
+        return int(text)
+
+    return _checked(variable, environ[variable], parse) if environ.get(variable) else default
+
+
+def _flag(environ: Mapping[str, str], variable: str) -> bool:
+    return _one_of(environ, variable, "0", ("0", "1", "false", "true")) in ("1", "true")
+
+
+def _one_of(environ: Mapping[str, str], variable: str, default: str, choices: tuple[str, ...]) -> str:
+    value = (environ.get(variable) or default).lower()
+    if value not in choices:
+        raise InvalidRequest(f"{variable}: must be one of {', '.join(choices)}, not {value!r}")
+    return value
+
+
+def _words(environ: Mapping[str, str], variable: str) -> frozenset[str]:
+    return frozenset(word.strip() for word in environ.get(variable, "").split(",") if word.strip())
+
+
+def _checked(variable: str, text: str, check: Callable[[str], T]) -> T:
+    try:
+        return check(text)
+    except ValueError as error:
+        raise InvalidRequest(f"{variable}: {error}") from None

@@ -1,0 +1,202 @@
+"""Operations as MCP tools: which are listed, their schemas, a call's arguments and its answer.
+
+A tool's arguments are the operation's request plus the address (`namespace`, `profile`, `branch`); its
+answer is `{"txid", "result"}`, as structured content and as the same compact JSON. Called by `server`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from mcp_types import CallToolResult, TextContent, Tool, ToolAnnotations
+from pydantic_core import to_json
+
+from memoturn_core.address import NODE, Address
+from memoturn_core.door import Door
+from memoturn_core.operations import Operation, Reply, Target
+from memoturn_core.registry import OPERATIONS
+from memoturn_mcp.settings import ToolChoice, default_source
+from memoturn_schemas.errors import InvalidRequest, MemoturnError, NotFound
+from memoturn_schemas.json_schema import inlined, request_schema, response_schema
+from memoturn_schemas.names import BRANCH_RULE, NAME_RULE
+
+_ADDRESS: dict[str, dict[str, Any]] = {
+    "namespace": {"type": "string", "description": f"Who the memories belong to: {NAME_RULE}."},
+    "profile": {"type": "string", "description": f"Whose memories: one user, agent or project. {NAME_RULE}."},
+    "branch": {"type": "string", "description": f"A branch of the profile; main by default. {BRANCH_RULE}."},
+}
+_PARTS: dict[Target, tuple[str, ...]] = {
+    Target.NODE: (),
+    Target.NAMESPACE: ("namespace",),
+    Target.PROFILE: ("namespace", "profile", "branch"),
+    Target.DATABASE: ("namespace", "profile", "branch"),
+}
+_FORMAT = {
+    "type": "string",
+    "enum": ["concise", "detailed"],
+    "default": "concise",
+    "description": "How much of each result to give.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Defaults:
+    """The address that calls need not repeat."""
+
+    namespace: str | None = None
+    profile: str | None = None
+
+
+def chosen(choice: ToolChoice) -> list[Operation]:
+    """The operations that a server lists.
+
+    Raises:
+        InvalidRequest: a toolset or tool that does not exist.
+    """
+    toolsets = {operation.toolset for operation in OPERATIONS.values()}
+    _require_known("toolset", (choice.toolsets or frozenset()) - {"all"}, toolsets)
+    _require_known("tool", choice.tools | choice.excluded, OPERATIONS.keys())
+    listed = []
+    for operation in OPERATIONS.values():
+        if choice.toolsets is None:
+            wanted = operation.default_tool and not choice.tools
+        else:
+            wanted = "all" in choice.toolsets or operation.toolset in choice.toolsets
+        wanted = wanted or operation.name in choice.tools
+        if wanted and operation.name not in choice.excluded and (operation.read_only or not choice.read_only):
+            listed.append(operation)
+    return listed
+
+
+def _require_known(what: str, given: frozenset[str], known: Any) -> None:
+    unknown = sorted(given - set(known))
+    if unknown:
+        raise InvalidRequest(f"there is no {what} {unknown[0]!r}; there are {', '.join(sorted(known))}")
+
+
+def as_tool(operation: Operation, defaults: Defaults) -> Tool:
+    return Tool(
+        name=operation.name,
+        title=operation.title,
+        description=operation.description,
+        input_schema=_input_schema(operation, defaults),
+        output_schema=_output_schema(operation),
+        annotations=ToolAnnotations(
+            title=operation.title,
+            read_only_hint=operation.read_only,
+            destructive_hint=operation.destructive,
+            idempotent_hint=operation.idempotent,
+            open_world_hint=operation.open_world,
+        ),
+    )
+
+
+def _input_schema(operation: Operation, defaults: Defaults) -> dict[str, Any]:
+    schema = inlined(request_schema(operation.request))
+    address = {part: dict(_ADDRESS[part]) for part in _PARTS[operation.target]}
+    required = []
+    for part in address.keys() & {"namespace", "profile"}:
+        default = getattr(defaults, part)
+        if default is None:
+            required.append(part)
+        else:
+            address[part]["default"] = default
+    properties = {**schema.get("properties", {}), **address}
+    if operation.concise is not None:
+        properties["response_format"] = _FORMAT
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": [*schema.get("required", []), *sorted(required)],
+        "additionalProperties": False,
+    }
+
+
+def _output_schema(operation: Operation) -> dict[str, Any]:
+    result = inlined(response_schema(operation.response))
+    if "txid" in result.get("properties", {}):
+        del result["properties"]["txid"]
+        result["required"] = [name for name in result.get("required", []) if name != "txid"]
+    if operation.concise_response is not None:
+        result = {"anyOf": [inlined(response_schema(operation.concise_response)), result]}
+    if operation.missing is not None:
+        flag = {name: {"type": "boolean"} for name in operation.missing}
+        absent = {"type": "object", "properties": flag, "required": list(flag), "additionalProperties": False}
+        result["properties"] |= flag
+        result = {"anyOf": [absent, result]}
+    return {
+        "type": "object",
+        "properties": {
+            "txid": {
+                "anyOf": [{"type": "integer"}, {"type": "null"}],
+                "description": "The transaction that the result reflects.",
+            },
+            "result": result,
+        },
+        "required": ["txid", "result"],
+    }
+
+
+async def call(door: Door, operation: Operation, arguments: Mapping[str, Any], defaults: Defaults) -> CallToolResult:
+    """Run a tool. Every failure is a result with `isError`, the envelope as text and in `_meta`."""
+    try:
+        rest = dict(arguments)
+        address = _address(operation, rest, defaults)
+        detailed = operation.concise is None or _detailed(rest)
+        if operation.fill_defaults is not None:
+            rest = operation.fill_defaults(rest, default_source())
+        try:
+            reply = await door.call(operation, address, rest)
+        except NotFound:
+            if operation.missing is None:
+                raise
+            return _success(dict(operation.missing), None)
+        return _success(_result(operation, reply, detailed), reply.txid)
+    except MemoturnError as error:
+        envelope = dict(error.envelope())
+        return CallToolResult(content=[_text(envelope)], is_error=True, _meta=envelope)
+
+
+def _result(operation: Operation, reply: Reply, detailed: bool) -> dict[str, Any]:
+    value = reply.value if detailed or operation.concise is None else operation.concise(reply.value)
+    result = {key: item for key, item in value.items() if key != "txid"}
+    if operation.missing is not None:
+        result = {**dict.fromkeys(operation.missing, True), **result}
+    return result
+
+
+def _success(result: dict[str, Any], txid: int | None) -> CallToolResult:
+    answer = {"txid": txid, "result": result}
+    return CallToolResult(content=[_text(answer)], structured_content=answer)
+
+
+def _text(value: Any) -> TextContent:
+    return TextContent(type="text", text=to_json(value).decode())
+
+
+def _address(operation: Operation, arguments: dict[str, Any], defaults: Defaults) -> Address:
+    """Take the address out of the arguments."""
+    given: dict[str, str | None] = {}
+    for part in _PARTS[operation.target]:
+        value = arguments.pop(part, None)
+        if value is None:
+            value = getattr(defaults, part, None)
+        if value is None and part != "branch":
+            raise InvalidRequest(f"{part}: is required; give it, or set MEMOTURN_{part.upper()} for the server")
+        if value is not None and not isinstance(value, str):
+            raise InvalidRequest(f"{part}: should be a string")
+        given[part] = value
+    if operation.target is Target.NODE:
+        return NODE
+    if operation.target is Target.NAMESPACE:
+        return Address.of_namespace(given["namespace"] or "")
+    return Address.of_profile(given["namespace"] or "", given["profile"] or "", given["branch"])
+
+
+def _detailed(arguments: dict[str, Any]) -> bool:
+    wanted = arguments.pop("response_format", "concise")
+    if wanted not in ("concise", "detailed"):
+        raise InvalidRequest("response_format: should be 'concise' or 'detailed'")
+    return bool(wanted == "detailed")

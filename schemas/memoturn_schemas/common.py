@@ -1,0 +1,60 @@
+"""What all wire models share. Used by every module of this package."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+CONTENT_DEPTH = 100
+"""Levels of nesting at most in a JSON value."""
+
+
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+class RequestModel(BaseModel):
+    """A request: unknown fields are refused, so that a misspelt one is never silently ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+def check_json(value: Any) -> Any:
+    """Refuse what JSON cannot carry or what nothing could read back: NaN, infinities, deep nesting."""
+    level = [value]
+    for _ in range(CONTENT_DEPTH):
+        below: list[Any] = []
+        for item in level:
+            if isinstance(item, dict):
+                below.extend(item.keys())
+                below.extend(item.values())
+            elif isinstance(item, list):
+                below.extend(item)
+            elif isinstance(item, float) and not math.isfinite(item):
+                raise ValueError("must not hold NaN or an infinity")
+            elif isinstance(item, str) and not item.isascii() and _LONE_SURROGATE.search(item):
+                raise ValueError("must be valid Unicode")
+        if not below:
+            return value
+        level = below
+    raise ValueError(f"must not be nested deeper than {CONTENT_DEPTH} levels")
+
+
+Json = Annotated[Any, AfterValidator(check_json)]
+
+_FLOAT32_MAX = 3.4028234663852886e38
+
+Embedding = Annotated[
+    list[Annotated[float, Field(ge=-_FLOAT32_MAX, le=_FLOAT32_MAX)]], Field(min_length=1, max_length=65_536)
+]
+"""A vector of finite floats that float32 can hold, not empty."""
+
+
+def _clamp(value: int) -> int:
+    return max(1, min(value, 1_000))
+
+
+Count = Annotated[int, AfterValidator(_clamp)]
+"""How many results are wanted; clamped to 1...1 000."""

@@ -1,0 +1,24 @@
+"""What a node says about itself. Every number is measured when it is asked for."""
+
+from __future__ import annotations
+
+from typing import Literal, TypedDict
+
+from memoturn_schemas.common import RequestModel
+
+
+class HealthRequest(RequestModel):
+    """Nothing."""
+
+
+class HealthResponse(TypedDict):
+    """`uptime_s` in seconds; `open_databases` and `waiting_jobs` are counts at this moment."""
+
+    status: Literal["ok"]
+    version: str
+    sqlite_version: str
+    uptime_s: float
+    open_databases: int
+    waiting_jobs: int
+    embedder: str | None
+    language_model: str | None

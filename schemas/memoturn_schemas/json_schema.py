@@ -1,0 +1,64 @@
+"""JSON Schemas of the wire models, for MCP tools, OpenAPI and the generated files. Pure functions."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter
+
+Schema = dict[str, Any]
+
+
+@cache
+def _request(model: type[BaseModel]) -> Schema:
+    return _tidy(model.model_json_schema(mode="validation"))
+
+
+@cache
+def _response(shape: Any) -> Schema:
+    return _tidy(TypeAdapter(shape).json_schema(mode="serialization"))
+
+
+def request_schema(model: type[BaseModel]) -> Schema:
+    """The schema of a request model, with `$defs`."""
+    return dict(_request(model))
+
+
+def response_schema(shape: Any) -> Schema:
+    """The schema of a typed dictionary, with `$defs`."""
+    return dict(_response(shape))
+
+
+def inlined(schema: Schema) -> Schema:
+    """The same schema without `$defs` and `$ref`, which some MCP clients cannot follow."""
+    known = schema.get("$defs", {})
+
+    def expand(node: Any) -> Any:
+        if isinstance(node, dict):
+            reference = node.get("$ref")
+            if isinstance(reference, str):
+                target = expand(known[reference.rsplit("/", 1)[1]])
+                return {**target, **{key: expand(value) for key, value in node.items() if key != "$ref"}}
+            return {key: expand(value) for key, value in node.items() if key != "$defs"}
+        if isinstance(node, list):
+            return [expand(item) for item in node]
+        return node
+
+    expanded: Schema = expand(schema)
+    return expanded
+
+
+def _tidy(node: Any) -> Any:
+    """Without the titles that pydantic makes of field names: they say nothing and cost tokens."""
+    if isinstance(node, dict):
+        return {
+            key: {name: _tidy(field) for name, field in value.items()}
+            if key in ("properties", "$defs")
+            else _tidy(value)
+            for key, value in node.items()
+            if key != "title" or not isinstance(value, str)
+        }
+    if isinstance(node, list):
+        return [_tidy(item) for item in node]
+    return node

@@ -1,0 +1,138 @@
+"""The catalogue: which databases exist, under which name, with which uuid.
+
+One small SQLite file in the data directory, shared by every process on it. Names decide nothing about
+paths: a database's files lie under its uuid. Racing creates of one name converge on one uuid. Called
+by `memoturn_core.profiles`; safe from any thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from memoturn_schemas.errors import MemoturnError
+from memoturn_storage.ambient import Ambient, new_uuid
+from memoturn_storage.connection import open_database
+from memoturn_storage.errors import translate
+from memoturn_storage.handle import CHECKPOINT_FRAMES
+from memoturn_storage.schema import Schema
+from memoturn_storage.worker import Database
+
+SCHEMA = Schema(
+    (
+        """
+        CREATE TABLE databases (
+          name TEXT PRIMARY KEY,
+          uuid TEXT NOT NULL UNIQUE,
+          created_at INTEGER NOT NULL
+        ) WITHOUT ROWID
+        """,
+    )
+)
+
+_KNOWN_AT_MOST = 20_000
+"""Entries kept in memory, so that a node with many idle databases does not grow with their number."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One database of the catalogue; `created_at` in Unix milliseconds."""
+
+    name: str
+    uuid: str
+    created_at: int
+
+
+class Catalog:
+    def __init__(self, directory: Path, ambient: Ambient) -> None:
+        """Open the catalogue of a data directory, or make it.
+
+        Raises:
+            Unavailable: the directory cannot be read or written, or a newer program made it.
+        """
+        self._directory = directory
+        self._ambient = ambient
+        self._lock = threading.Lock()
+        self._known: dict[str, Entry] = {}
+        self._wal_frames = 0
+        path = directory / "catalog.db"
+        try:
+            if not path.exists():
+                SCHEMA.create(path, ambient)
+            self._connection = open_database(path, on_wal_frames=self._note_wal_frames)
+            SCHEMA.migrate(self._connection)
+        except (apsw.Error, OSError) as error:
+            raise _located(error, directory) from error
+
+    def find(self, name: str) -> Entry | None:
+        """The database of this name, made by whichever process."""
+        entry = self._known.get(name)
+        if entry is None:
+            with self._lock:
+                entry = self._select(name)
+        return entry
+
+    def create(self, name: str) -> Entry:
+        """The database of this name, made now unless it exists: metadata only, no file."""
+        known = self.find(name)
+        if known is not None:
+            return known
+        with self._lock:
+            try:
+                self._connection.execute(
+                    "INSERT INTO databases VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                    (name, new_uuid(self._ambient), self._ambient.now_ms()),
+                )
+                if self._wal_frames >= CHECKPOINT_FRAMES:
+                    self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            except apsw.Error as error:
+                raise translate(error) from error
+            entry = self._select(name)
+        assert entry is not None  # noqa: S101 - the statement above put it there
+        return entry
+
+    def with_prefix(self, prefix: str) -> list[Entry]:
+        """The databases whose names start with `prefix`, by name."""
+        with self._lock:
+            try:
+                rows: list[Any] = self._connection.execute(
+                    "SELECT name, uuid, created_at FROM databases WHERE name >= ? AND name < ? ORDER BY name",
+                    (prefix, prefix + "\U0010ffff"),
+                ).fetchall()
+            except apsw.Error as error:
+                raise translate(error) from error
+        return [Entry(*row) for row in rows]
+
+    def database(self, entry: Entry, branch: str) -> Database:
+        """Where a branch's file lies."""
+        path = self._directory / "databases" / entry.uuid[:2] / entry.uuid / f"{branch}.db"
+        return Database(f"{entry.uuid}/{branch}", path)
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _select(self, name: str) -> Entry | None:
+        try:
+            row: Any = self._connection.execute(
+                "SELECT name, uuid, created_at FROM databases WHERE name = ?", (name,)
+            ).fetchone()
+        except apsw.Error as error:
+            raise translate(error) from error
+        if row is None:
+            return None
+        if len(self._known) >= _KNOWN_AT_MOST:
+            self._known.clear()
+        entry = self._known[name] = Entry(*row)
+        return entry
+
+    def _note_wal_frames(self, frames: int) -> None:
+        self._wal_frames = frames
+
+
+def _located(error: Exception, directory: Path) -> MemoturnError:
+    kind = type(translate(error))
+    return kind(f"the data directory {directory} cannot be used: {error}")

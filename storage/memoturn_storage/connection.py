@@ -1,0 +1,89 @@
+"""Opening a database file the one way Memoturn opens it.
+
+Every connection of the program comes from `open_database`, so that the pragmas on which durability
+and capture rest are set in one place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import apsw
+
+PAGE_SIZE = 1024
+"""Bytes. The smallest page that SQLite takes well ships the fewest bytes a memory."""
+
+BUSY_TIMEOUT_MS = 5_000
+"""How long a writer waits for another process on the same file."""
+
+
+def turn_lookaside_off() -> None:
+    """Save the 86 KB that SQLite otherwise sets aside for each connection, process-wide.
+
+    SQLite takes this setting only before its first use, so this does nothing where the process has
+    connections already (a program that embeds us may).
+    """
+    if apsw.connections():
+        return
+    apsw.shutdown()
+    apsw.config(apsw.SQLITE_CONFIG_LOOKASIDE, 0, 0)
+    apsw.initialize()
+
+
+def open_database(path: Path, *, on_wal_frames: Callable[[int], None] | None = None) -> apsw.Connection:
+    """A writer connection to an existing file, in WAL mode, with our own checkpoints.
+
+    Args:
+        path: the file; it must exist (`memoturn_storage.schema` makes new ones).
+        on_wal_frames: called after each commit with the number of frames in the WAL.
+
+    Raises:
+        apsw.Error: CantOpen, NotADB, Corrupt, Busy or IOError.
+    """
+    connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+    try:
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        configure(connection)
+        connection.execute("PRAGMA journal_mode=WAL").fetchall()
+        # The pragma takes away a hook set before it, so the hook comes after.
+        connection.execute("PRAGMA wal_autocheckpoint=0").fetchall()
+        connection.execute("PRAGMA synchronous=NORMAL")
+        if on_wal_frames is not None:
+
+            def hook(_connection: apsw.Connection, _name: str, frames: int) -> int:
+                on_wal_frames(frames)
+                return apsw.SQLITE_OK
+
+            connection.set_wal_hook(hook)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def open_memory(image: bytes) -> apsw.Connection:
+    """A private in-memory database that starts as the file `image`."""
+    connection = apsw.Connection(":memory:")
+    configure(connection)
+    connection.deserialize("main", rollback_journal_mode(image))
+    return connection
+
+
+def configure(connection: apsw.Connection) -> None:
+    connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+    connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+    connection.config(apsw.SQLITE_DBCONFIG_DQS_DML, 0)
+    connection.config(apsw.SQLITE_DBCONFIG_DQS_DDL, 0)
+    connection.execute("PRAGMA temp_store=MEMORY")
+
+
+# Bytes 18 and 19 of the header say which journal the file uses: 1 a rollback journal, 2 a WAL
+# (https://sqlite.org/fileformat2.html#file_format_version_numbers). An in-memory database takes
+# only the first; a file that is born with the second needs no statement to switch it over.
+def wal_mode(image: bytes) -> bytes:
+    return image[:18] + b"\x02\x02" + image[20:]
+
+
+def rollback_journal_mode(image: bytes) -> bytes:
+    return image[:18] + b"\x01\x01" + image[20:]

@@ -1,0 +1,249 @@
+"""An open database: one connection, its transactions, and what the layers above keep in memory for it.
+
+A handle belongs to one engine thread and is used by it alone, so there are no locks here. Other
+processes may have the same file open; SQLite's own locks keep the file right, and every read and
+write starts by asking the file for its txid, so that nothing kept in memory outlives a change made
+elsewhere. Called by `memoturn_storage.worker`.
+
+Group commit: `commit` runs up to a group of jobs in one transaction, each in a savepoint. One that
+fails rolls back alone with its own error; the others share the txid. A failure on which SQLite rolls
+the whole transaction back (an interrupted write, a full disk) makes the others run again without it,
+so a job must be a function of the transaction that it is given and of nothing it changes outside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic, TypeVar, cast
+
+import apsw
+
+from memoturn_schemas.errors import Internal
+from memoturn_storage.ambient import Ambient
+from memoturn_storage.connection import open_database
+from memoturn_storage.errors import translate
+from memoturn_storage.schema import Schema
+
+T = TypeVar("T")
+
+CHECKPOINT_FRAMES = 4_096
+"""Frames in the WAL (4 MiB of pages) above which it is folded back into the file."""
+
+_STEPS_BETWEEN_DEADLINE_CHECKS = 4_000
+"""Virtual machine steps, some 100 µs of them: a bound on how late a deadline is noticed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Result(Generic[T]):
+    """What a job returned, and the transaction that it reflects."""
+
+    value: T
+    txid: int
+
+
+@dataclass(slots=True)
+class _Cached:
+    txid: int
+    value: Any
+
+
+class Snapshot:
+    """One consistent state of a database, for the length of one read."""
+
+    def __init__(self, connection: apsw.Connection, txid: int, ambient: Ambient, caches: dict[type, _Cached]) -> None:
+        self.connection = connection
+        self.txid = txid
+        self.ambient = ambient
+        self._caches = caches
+
+    def cached(self, kind: type[T], build: Callable[[apsw.Connection], T]) -> T:
+        """What `build` makes of this state; built once and kept in step by `Transaction.maintain`."""
+        entry = self._caches.get(kind)
+        if entry is None or entry.txid != self.txid:
+            entry = self._caches[kind] = _Cached(self.txid, build(self.connection))
+        return cast(T, entry.value)
+
+
+class Transaction:
+    """One job's part of a group commit."""
+
+    def __init__(self, connection: apsw.Connection, base_txid: int, ambient: Ambient) -> None:
+        self.connection = connection
+        self.base_txid = base_txid
+        self.ambient = ambient
+        self.maintenance: list[tuple[type, Callable[[Any], None]]] = []
+
+    def maintain(self, kind: type[T], change: Callable[[T], None]) -> None:
+        """Apply `change` to the cached value of `kind`, if there is one, once the commit has landed.
+
+        Whoever writes rows that a cached value mirrors must call this with the same change.
+        """
+        self.maintenance.append((kind, change))
+
+
+@dataclass(slots=True)
+class WriteJob:
+    work: Callable[[Transaction], Any]
+    deadline: float | None
+    future: Future[Result[Any]] = field(default_factory=Future)
+
+
+@dataclass(slots=True)
+class ReadJob:
+    work: Callable[[Snapshot], Any]
+    deadline: float | None
+    future: Future[Result[Any]] = field(default_factory=Future)
+
+
+class Handle:
+    """An open database file, or (`path` None) the empty state of one that does not exist yet."""
+
+    def __init__(self, schema: Schema, ambient: Ambient, path: Path | None) -> None:
+        self._schema = schema
+        self._ambient = ambient
+        self._deadline: float | None = None
+        self._wal_frames = 0
+        self._caches: dict[type, _Cached] = {}
+        self._migrated: apsw.Connection | None = None
+        self._migrated_from: object = None
+        if path is None:
+            self._connection = schema.empty()
+        else:
+            self._connection = open_database(path, on_wal_frames=self._note_wal_frames)
+        self._connection.set_progress_handler(self._past_deadline, _STEPS_BETWEEN_DEADLINE_CHECKS)
+
+    def close(self) -> None:
+        if self._migrated is not None:
+            self._migrated.close()
+        self._connection.close()
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    def read(self, job: ReadJob) -> None:
+        """Run one read in a transaction of its own and resolve its future."""
+        try:
+            connection = self._readable()
+            with self._budget(job.deadline):
+                connection.execute("BEGIN")
+                try:
+                    txid = _txid(connection)
+                    value = job.work(Snapshot(connection, txid, self._ambient, self._caches))
+                finally:
+                    if connection.in_transaction:
+                        connection.execute("ROLLBACK")
+        except Exception as error:  # noqa: BLE001 - every failure of a job is its caller's to hear
+            fail(job, error)
+        else:
+            job.future.set_result(Result(value, txid))
+
+    def _readable(self) -> apsw.Connection:
+        if self._schema.version_of(self._connection) == self._schema.version:
+            return self._connection
+        version = self._connection.pragma("data_version"), _txid(self._connection)
+        if self._migrated is None or self._migrated_from != version:
+            if self._migrated is not None:
+                self._migrated.close()
+            self._migrated = self._schema.migrated_copy(self._connection)
+            self._migrated.set_progress_handler(self._past_deadline, _STEPS_BETWEEN_DEADLINE_CHECKS)
+            self._migrated_from = version
+        return self._migrated
+
+    # --- writing ---------------------------------------------------------------------------------
+
+    def commit(self, jobs: Sequence[WriteJob]) -> None:
+        """Run the jobs as one transaction and resolve their futures once it is on disk."""
+        pending = list(jobs)
+        while pending:
+            try:
+                pending = self._commit_once(pending)
+            except Exception as error:  # noqa: BLE001 - BEGIN or COMMIT failed: the group shares it
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                for job in pending:
+                    fail(job, error)
+                pending = []
+        if self._wal_frames >= CHECKPOINT_FRAMES:
+            self._checkpoint()
+
+    def _commit_once(self, jobs: list[WriteJob]) -> list[WriteJob]:
+        """One attempt; returns the jobs to run again where SQLite rolled all of them back."""
+        connection = self._connection
+        connection.execute("BEGIN IMMEDIATE")
+        self._schema.migrate(connection)
+        base_txid = _txid(connection)
+        done: list[tuple[WriteJob, Any, Transaction]] = []
+        changed = False
+        for position, job in enumerate(jobs):
+            transaction = Transaction(connection, base_txid, self._ambient)
+            changes_before = connection.total_changes()
+            connection.execute("SAVEPOINT job")
+            try:
+                with self._budget(job.deadline):
+                    value = job.work(transaction)
+            except Exception as error:  # noqa: BLE001 - every failure of a job is its caller's to hear
+                fail(job, error)
+                if not connection.in_transaction:
+                    return [other for other, *_ in done] + jobs[position + 1 :]
+                connection.execute("ROLLBACK TO job")
+            else:
+                changed = changed or connection.total_changes() != changes_before
+                done.append((job, value, transaction))
+            connection.execute("RELEASE job")
+        txid = base_txid
+        if changed:
+            txid += 1
+            connection.execute("UPDATE __memoturn_txid SET txid = ?", (txid,))
+            connection.execute("COMMIT")
+            self._bring_caches_forward(base_txid, txid, [transaction for *_, transaction in done])
+        else:
+            connection.execute("ROLLBACK")
+        for job, value, _ in done:
+            job.future.set_result(Result(value, txid))
+        return []
+
+    def _bring_caches_forward(self, base_txid: int, txid: int, transactions: Sequence[Transaction]) -> None:
+        self._caches = {kind: entry for kind, entry in self._caches.items() if entry.txid == base_txid}
+        for transaction in transactions:
+            for kind, change in transaction.maintenance:
+                if kind in self._caches:
+                    change(self._caches[kind].value)
+        for entry in self._caches.values():
+            entry.txid = txid
+
+    # --- bounds ----------------------------------------------------------------------------------
+
+    @contextmanager
+    def _budget(self, deadline: float | None) -> Iterator[None]:
+        self._deadline = deadline
+        try:
+            yield
+        finally:
+            self._deadline = None
+
+    def _past_deadline(self) -> bool:
+        return self._deadline is not None and self._ambient.monotonic() >= self._deadline
+
+    def _note_wal_frames(self, frames: int) -> None:
+        self._wal_frames = frames
+
+    def _checkpoint(self) -> None:
+        # Passive: it never waits, and where another process reads the WAL the rest is left for later.
+        self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        self._wal_frames = 0
+
+
+def _txid(connection: apsw.Connection) -> int:
+    row = connection.execute("SELECT txid FROM __memoturn_txid").get
+    if not isinstance(row, int):
+        raise Internal("the database file holds no transaction id; it was not made by Memoturn")
+    return row
+
+
+def fail(job: WriteJob | ReadJob, error: Exception) -> None:
+    """Resolve the job's future with the error, unless it is resolved already."""
+    if not job.future.done():
+        job.future.set_exception(translate(error))
