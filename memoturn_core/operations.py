@@ -102,7 +102,8 @@ class Operation:
         return self.description.split("\n", 1)[0]
 
 
-OPERATIONS: dict[str, Operation] = {}
+DECLARED: dict[str, Operation] = {}
+"""Filled by the decorator; read by `memoturn_core.registry`, which has them in order."""
 
 
 def operation(
@@ -145,9 +146,9 @@ def operation(
     """
 
     def declare(handler: Handler) -> Handler:
-        if name in OPERATIONS:
+        if name in DECLARED:
             raise ValueError(f"operation {name} is declared twice")
-        OPERATIONS[name] = Operation(
+        DECLARED[name] = Operation(
             name=name,
             title=title,
             description=inspect.cleandoc(handler.__doc__ or ""),

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from memoturn_core import health
 from memoturn_core.memory import ingest, language, recall, records, sessions, transcript
-from memoturn_core.operations import OPERATIONS
+from memoturn_core.operations import DECLARED, Operation
 
-# Importing a module declares its operations.
-DECLARED_BY = (ingest, recall, records, transcript, sessions, language, health)
+_MODULES = (recall, ingest, records, transcript, sessions, language, health)
 
-__all__ = ["DECLARED_BY", "OPERATIONS"]
+OPERATIONS: dict[str, Operation] = {
+    name: operation
+    for module in _MODULES
+    for name, operation in DECLARED.items()
+    if operation.handler.__module__ == module.__name__
+}

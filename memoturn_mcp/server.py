@@ -11,8 +11,8 @@ from importlib.metadata import version
 from typing import Any
 
 import mcp_types as types
+from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
-from mcp.server.lowlevel.server import ServerRequestContext
 from mcp.shared.exceptions import MCPError
 
 from memoturn_core.door import Door

@@ -10,7 +10,9 @@ Codes and statuses are the wire contract: kinds may be added, existing ones neve
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, TypedDict
+from typing import ClassVar, Literal
+
+from typing_extensions import TypedDict
 
 ErrorCode = Literal[
     "unauthorized",

@@ -49,16 +49,21 @@ def inlined(schema: Schema) -> Schema:
     return expanded
 
 
-def _tidy(node: Any) -> Any:
+def _tidy(schema: Any) -> Schema:
     """Without the titles that pydantic makes of field names: they say nothing and cost tokens."""
-    if isinstance(node, dict):
-        return {
-            key: {name: _tidy(field) for name, field in value.items()}
-            if key in ("properties", "$defs")
-            else _tidy(value)
-            for key, value in node.items()
-            if key != "title" or not isinstance(value, str)
-        }
-    if isinstance(node, list):
-        return [_tidy(item) for item in node]
-    return node
+
+    def tidy(node: Any) -> Any:
+        if isinstance(node, list):
+            return [tidy(item) for item in node]
+        if not isinstance(node, dict):
+            return node
+        kept = {key: value for key, value in node.items() if key != "title" or not isinstance(value, str)}
+        for key, value in kept.items():
+            if key in ("properties", "$defs"):
+                kept[key] = {name: tidy(field) for name, field in value.items()}
+            else:
+                kept[key] = tidy(value)
+        return kept
+
+    tidied: Schema = tidy(schema)
+    return tidied

@@ -6,9 +6,10 @@ Times are integer Unix milliseconds. Source: contract sections 1 and 2.
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, NotRequired, Self, TypedDict
+from typing import Annotated, Any, Literal, NotRequired, Self
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
+from typing_extensions import TypedDict
 
 from memoturn_schemas.common import Count, Embedding, Json, RequestModel
 from memoturn_schemas.names import SessionId

@@ -1,0 +1,176 @@
+"""The REST side door, `/v1`: an ASGI application made from the registry.
+
+Per request: match the route, read a bounded body, build the address and the arguments, `invoke`,
+answer. Everything that goes wrong leaves as the error envelope, under a request id that the log shares.
+The shapes are contract.md's, sections 0 to 3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+import structlog
+from pydantic_core import from_json
+from starlette.datastructures import Headers, QueryParams
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from memoturn_core.address import NODE, Address
+from memoturn_core.caller import Caller
+from memoturn_core.invoke import Observer, invoke
+from memoturn_core.node import Node
+from memoturn_core.operations import Reply
+from memoturn_mcp.responses import REQUEST_ID, TXID, error_response, json_response
+from memoturn_mcp.routes import ADDRESS_PARTS, Route, Router
+from memoturn_mcp.settings import Settings
+from memoturn_schemas.errors import (
+    Internal,
+    InvalidRequest,
+    MemoturnError,
+    PayloadTooLarge,
+    RequestTimeout,
+    Unconfigured,
+)
+from memoturn_storage.ambient import new_uuid
+
+log = structlog.get_logger("memoturn")
+
+_DURABLE_OPERATIONS = frozenset({"memory_ingest", "memory_extract"})
+
+
+class Rest:
+    """Serves every operation that has a route. `caller` is who everybody is while auth is off."""
+
+    def __init__(self, node: Node, settings: Settings, caller: Caller, observer: Observer) -> None:
+        self._node = node
+        self._caller = caller
+        self._observer = observer
+        self._max_body = settings.max_body_bytes
+        self._timeout_s = settings.request_timeout_s
+        self._in_flight = anyio.CapacityLimiter(settings.max_in_flight)
+        self._router = Router()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request(scope, receive)
+        request_id = new_uuid(self._node.ambient)
+        with structlog.contextvars.bound_contextvars(request_id=request_id):
+            async with self._in_flight:
+                response = await self._respond(request)
+            response.headers[REQUEST_ID] = request_id
+            await response(scope, receive, send)
+
+    async def _respond(self, request: Request) -> Response:
+        try:
+            with anyio.fail_after(self._timeout_s):
+                return await self._serve(request)
+        except MemoturnError as error:
+            return error_response(error)
+        except TimeoutError:
+            return error_response(RequestTimeout("the request took longer than its time budget"))
+        except ClientDisconnect:
+            return error_response(InvalidRequest("the request's body ended before it was complete"))
+        except Exception:
+            log.exception("request failed", method=request.method, path=request.url.path)
+            return error_response(Internal("internal error"))
+
+    async def _serve(self, request: Request) -> Response:
+        raw_path = request.scope.get("raw_path") or request.url.path.encode()
+        route, parameters = self._router.match(request.method, raw_path.decode("ascii", "replace"))
+        arguments = {name: value for name, value in parameters.items() if name not in ADDRESS_PARTS}
+        query = _query(request.query_params)
+        address = _address(parameters, query.pop("branch", None), request.headers.get("Memoturn-Branch"))
+        if route.rest.has_body:
+            body = _json_object(await self._body(request))
+            _require_disjoint(arguments, body)
+            _require_disjoint(body, query)
+            arguments |= body
+        else:
+            _require_disjoint(arguments, query)
+        arguments |= query
+        _check_durability(route, request.headers)
+        reply = await invoke(
+            self._node,
+            route.operation,
+            address,
+            arguments,
+            self._caller,
+            text_arguments=not route.rest.has_body,
+            min_txid=_min_txid(request.headers),
+            timeout_s=self._timeout_s,
+            observer=self._observer,
+        )
+        return _answer(route, reply)
+
+    async def _body(self, request: Request) -> bytes:
+        too_large = PayloadTooLarge(f"the body is over the limit of {self._max_body} bytes")
+        declared = request.headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > self._max_body:
+            raise too_large
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > self._max_body:
+                raise too_large
+        return bytes(body)
+
+
+def _answer(route: Route, reply: Reply) -> Response:
+    headers = {} if reply.txid is None else {TXID: str(reply.txid)}
+    status = reply.status or route.rest.status
+    if status == 204:
+        return Response(status_code=204, headers=headers)
+    return json_response(reply.value, status, headers)
+
+
+def _json_object(body: bytes) -> dict[str, Any]:
+    if not body.strip():
+        return {}
+    try:
+        value = from_json(body, allow_inf_nan=False)
+    except ValueError as error:
+        raise InvalidRequest(f"the body is not valid JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise InvalidRequest("the body should be a JSON object")
+    return value
+
+
+def _query(parameters: QueryParams) -> dict[str, str]:
+    for name in parameters:
+        if len(parameters.getlist(name)) > 1:
+            raise InvalidRequest(f"{name}: is given more than once")
+    return dict(parameters)
+
+
+def _require_disjoint(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
+    for name in first.keys() & second.keys():
+        raise InvalidRequest(f"{name}: is given twice, in the path or query and in the body")
+
+
+def _address(parameters: Mapping[str, str], query_branch: str | None, header_branch: str | None) -> Address:
+    """The query's branch wins over the one in the path, and that over the header's."""
+    if "db" in parameters:
+        spec = parameters["db"]
+        return Address.of_database(spec, query_branch or (None if "@" in spec else header_branch))
+    if "profile" in parameters:
+        return Address.of_profile(parameters["namespace"], parameters["profile"], query_branch or header_branch)
+    if "namespace" in parameters:
+        return Address.of_namespace(parameters["namespace"])
+    return NODE
+
+
+def _min_txid(headers: Headers) -> int:
+    text = headers.get("Memoturn-Min-Txid", "0")
+    if not (text.isascii() and text.isdecimal()):
+        raise InvalidRequest(f"Memoturn-Min-Txid: should be a transaction number, not {text!r}")
+    return int(text)
+
+
+def _check_durability(route: Route, headers: Headers) -> None:
+    wanted = headers.get("Memoturn-Durability", "standard")
+    if wanted not in ("standard", "durable"):
+        raise InvalidRequest(f"Memoturn-Durability: should be 'standard' or 'durable', not {wanted!r}")
+    if wanted == "durable" and route.operation.name in _DURABLE_OPERATIONS:
+        raise Unconfigured("Memoturn-Durability: this node has no object store to be durable in; nothing was written")

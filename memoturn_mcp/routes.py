@@ -1,0 +1,84 @@
+"""Which operation a REST request means: the registry's paths, matched on the undecoded URL.
+
+Segments are split before they are percent-decoded, so that a session id may hold a `/` (`%2F`) and a
+name may not smuggle one. Called by `rest` and `openapi`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from urllib.parse import unquote_to_bytes
+
+from memoturn_core.operations import Operation, Rest, Target
+from memoturn_core.registry import OPERATIONS
+from memoturn_schemas.errors import InvalidRequest, MethodNotAllowed, NotFound
+
+_PREFIXES = {
+    Target.NODE: "/v1",
+    Target.NAMESPACE: "/v1/memory/{namespace}",
+    Target.PROFILE: "/v1/memory/{namespace}/{profile}",
+    Target.DATABASE: "/v1/db/{db}",
+}
+ADDRESS_PARTS = frozenset({"namespace", "profile", "db"})
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One method and path of an operation."""
+
+    operation: Operation
+    rest: Rest
+    path: str
+
+    @property
+    def parameters(self) -> list[str]:
+        return re.findall(r"\{(\w+)\}", self.path)
+
+
+def all_routes() -> Iterator[Route]:
+    for operation in OPERATIONS.values():
+        rest = operation.rest
+        if rest is not None:
+            yield Route(operation, rest, _PREFIXES[operation.target] + rest.path)
+            if rest.profile_path is not None:
+                yield Route(operation, rest, _PREFIXES[Target.PROFILE] + rest.profile_path)
+
+
+class Router:
+    """Finds a request's route. Fixed segments win over parameters."""
+
+    def __init__(self) -> None:
+        self._patterns: list[tuple[re.Pattern[str], dict[str, Route]]] = []
+        by_path: dict[str, dict[str, Route]] = {}
+        for route in all_routes():
+            by_path.setdefault(route.path, {})[route.rest.method] = route
+        for path in sorted(by_path, key=lambda path: path.count("{")):
+            pattern = re.sub(r"\{(\w+)\}", r"(?P<\1>[^/]+)", path)
+            self._patterns.append((re.compile(pattern), by_path[path]))
+
+    def match(self, method: str, raw_path: str) -> tuple[Route, dict[str, str]]:
+        """The route, and the decoded parameters of its path.
+
+        Raises:
+            NotFound: no route has this path. MethodNotAllowed: none has it with this method.
+            InvalidRequest: a segment does not decode to UTF-8.
+        """
+        for pattern, by_method in self._patterns:
+            found = pattern.fullmatch(raw_path)
+            if found is None:
+                continue
+            route = by_method.get(method)
+            if route is None:
+                allowed = ", ".join(sorted(by_method))
+                raise MethodNotAllowed(f"{method} is not allowed here; allowed: {allowed}")
+            return route, {name: _decoded(name, value) for name, value in found.groupdict().items()}
+        raise NotFound(f"there is no route {method} {raw_path[:200]}")
+
+
+def _decoded(name: str, segment: str) -> str:
+    try:
+        return unquote_to_bytes(segment).decode()
+    except UnicodeDecodeError:
+        raise InvalidRequest(f"{name}: the path does not decode to UTF-8") from None

@@ -1,0 +1,87 @@
+"""Runs the surfaces: a node over HTTP, or the MCP server over this process's stdin and stdout.
+
+Called by the entry points. Both return once the surface has ended and everything is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import socket
+import sys
+from dataclasses import replace
+
+import anyio
+import structlog
+from mcp.server.stdio import stdio_server
+
+from memoturn_mcp.app import http_app, open_door, open_node
+from memoturn_mcp.server import make_server
+from memoturn_mcp.settings import DEFAULT_NAME, Settings
+from memoturn_mcp.tools import Defaults
+from memoturn_schemas.errors import InvalidRequest
+
+log = structlog.get_logger("memoturn")
+
+
+def serve_http(settings: Settings) -> None:
+    """Serve until SIGINT or SIGTERM; requests in flight are finished first.
+
+    Raises:
+        InvalidRequest: the address cannot be listened on. Unavailable: the data directory is unusable.
+    """
+    import uvicorn  # only a node needs it, and the stdio server should start fast
+
+    listener = _listen(settings.host, settings.port)
+    node = open_node(settings)
+    config = uvicorn.Config(
+        http_app(node, settings),
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=10,
+    )
+
+    async def main() -> None:
+        host, port = listener.getsockname()[:2]
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        log.warning("auth is off: whoever reaches this address reads and writes every memory", url=url)
+        print(f"memoturn: listening on {url} (MCP at {url}/mcp, API at {url}/docs)", file=sys.stderr, flush=True)
+        try:
+            await uvicorn.Server(config).serve(sockets=[listener])
+        finally:
+            await node.close()
+
+    with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+        runner.run(main())
+
+
+def serve_stdio(settings: Settings) -> None:
+    """Serve one MCP client until it closes stdin.
+
+    Raises:
+        InvalidRequest: a tool that does not exist is asked for. Unavailable: the data directory is unusable.
+    """
+    settings = replace(settings, namespace=settings.namespace or DEFAULT_NAME, profile=settings.profile or DEFAULT_NAME)
+    door = open_door(settings)
+    server = make_server(door, settings.tools, Defaults(settings.namespace, settings.profile))
+
+    async def main() -> None:
+        # Bytes that are not UTF-8 become surrogates, which the parser refuses, and not U+FFFD, which
+        # would be kept as if the client had said it.
+        stdin = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", errors="surrogateescape")
+        try:
+            async with stdio_server(stdin=anyio.wrap_file(stdin)) as (incoming, outgoing):
+                await server.run(incoming, outgoing, server.create_initialization_options())
+        finally:
+            await door.close()
+
+    anyio.run(main)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=2_048)
+    except OSError as error:
+        raise InvalidRequest(f"MEMOTURN_LISTEN: cannot listen on {host}:{port}: {error.strerror}") from error
