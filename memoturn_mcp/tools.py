@@ -129,10 +129,7 @@ def _output_schema(operation: Operation) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": {
-            "txid": {
-                "anyOf": [{"type": "integer"}, {"type": "null"}],
-                "description": "The transaction that the result reflects.",
-            },
+            "txid": {"type": ["integer", "null"], "description": "The transaction that the result reflects."},
             "result": result,
         },
         "required": ["txid", "result"],

@@ -169,18 +169,17 @@ def _supersede_active(transaction: Transaction, prepared: _Prepared, now: int) -
     topic = prepared.item.topic_key
     if topic is None:
         return []
-    active = Row.one(
-        transaction.connection,
-        "topic_key = ? AND type = ? AND superseded_at IS NULL",
+    # Looking first is cheaper than UPDATE ... RETURNING, which sets up a table even where nothing matches.
+    active: list[Any] = transaction.connection.execute(
+        "SELECT rowid, id FROM __memoturn_memories WHERE topic_key = ? AND type = ? AND superseded_at IS NULL",
         (topic, prepared.item.type),
-    )
-    if active is None:
-        return []
-    transaction.connection.execute(
-        "UPDATE __memoturn_memories SET superseded_at = ?, superseded_by = ? WHERE rowid = ?",
-        (now, prepared.key, active.rowid),
-    )
-    return [format_id(active.id)]
+    ).fetchall()
+    for rowid, _ in active:
+        transaction.connection.execute(
+            "UPDATE __memoturn_memories SET superseded_at = ?, superseded_by = ? WHERE rowid = ?",
+            (now, prepared.key, rowid),
+        )
+    return [format_id(key) for _, key in active]
 
 
 def _new_row(prepared: _Prepared, now: int) -> Row:

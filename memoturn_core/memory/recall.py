@@ -19,7 +19,7 @@ from typing import Any
 import structlog
 
 from memoturn_core.memory import turns
-from memoturn_core.memory.rows import COLUMNS, Row
+from memoturn_core.memory.rows import COLUMNS, Row, bound
 from memoturn_core.memory.text import match_any
 from memoturn_core.memory.vectors import MemoryVectors, Vector, as_vector, dimension
 from memoturn_core.node import Node
@@ -186,15 +186,10 @@ def _by_keyword(snapshot: Snapshot, query: str, condition: _Condition, depth: in
 
 
 def _by_vector(snapshot: Snapshot, vector: Vector, condition: _Condition, depth: int) -> list[int]:
+    sql = f"SELECT m.rowid FROM __memoturn_memories AS m WHERE m.rowid IN carray(?) AND {condition.sql}"
+
     def keep(rowids: list[int]) -> set[int]:
-        return set(
-            _rowids(
-                snapshot,
-                f"SELECT m.rowid FROM __memoturn_memories AS m WHERE m.rowid IN ({','.join(map(str, rowids))})"
-                f" AND {condition.sql}",
-                condition.parameters,
-            )
-        )
+        return set(_rowids(snapshot, sql, (bound(rowids), *condition.parameters)))
 
     return [rowid for rowid, _ in MemoryVectors.of(snapshot).nearest(vector, depth, keep)]
 
@@ -214,9 +209,11 @@ def _hits(snapshot: Snapshot, channels: dict[Channel, list[int]], k: int) -> lis
         for rank, rowid in enumerate(rowids, start=1):
             scores[rowid] = scores.get(rowid, 0.0) + _WEIGHTS[channel] / (_RANK_OFFSET + rank)
             found_by.setdefault(rowid, []).append(channel)
-    best = sorted(scores, key=lambda rowid: -scores[rowid])[:k]
+    best = sorted(scores, key=scores.__getitem__, reverse=True)[:k]
+    if not best:
+        return []
     found: list[Any] = snapshot.connection.execute(
-        f"SELECT {COLUMNS} FROM __memoturn_memories WHERE rowid IN ({','.join(map(str, best))})"
+        f"SELECT {COLUMNS} FROM __memoturn_memories WHERE rowid IN carray(?)", (bound(best),)
     ).fetchall()
     rows = {row.rowid: row for row in (Row(*values) for values in found)}
     return [Hit(**rows[rowid].core(), score=scores[rowid], channels=found_by[rowid]) for rowid in best]

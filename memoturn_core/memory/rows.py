@@ -6,6 +6,8 @@ Whoever inserts or deletes a memory does it here, so that the three tables never
 
 from __future__ import annotations
 
+from array import array
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Self, cast
 
@@ -21,6 +23,11 @@ COLUMNS = (
     "rowid, id, type, topic_key, summary, content, keywords, session_id, source, "
     "created_at, expires_at, superseded_at, superseded_by"
 )
+
+
+def bound(rowids: Iterable[int]) -> Any:
+    """The rowids (one at least) as a parameter for `IN carray(?)`, so that the SQL stays the same text."""
+    return apsw.carray(array("q", rowids))
 
 
 @dataclass(frozen=True, slots=True)

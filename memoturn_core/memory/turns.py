@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from memoturn_core.memory.rows import bound
 from memoturn_core.memory.text import match_any
 from memoturn_core.memory.vectors import TurnVectors, Vector
 from memoturn_schemas.memory import TurnHit
@@ -90,9 +91,11 @@ def matching(snapshot: Snapshot, query: str, count: int, session_id: str | None)
 
 
 def _fetch(snapshot: Snapshot, rowids: list[int]) -> list[Any]:
+    if not rowids:
+        return []
     return snapshot.connection.execute(
-        "SELECT rowid, session_id, seq, role, content FROM __memoturn_turns"
-        f" WHERE rowid IN ({','.join(map(str, rowids))})"
+        "SELECT rowid, session_id, seq, role, content FROM __memoturn_turns WHERE rowid IN carray(?)",
+        (bound(rowids),),
     ).fetchall()
 
 

@@ -110,7 +110,7 @@ class VectorIndex:
     def _by_similarity(self, similarity: Vector, probe: int) -> Iterator[npt.NDArray[np.intp]]:
         """Positions by falling similarity, in slices of growing size."""
         start = 0
-        rank = -np.nan_to_num(similarity, nan=-2.0)
+        rank = np.where(np.isnan(similarity), np.float32(2.0), -similarity)
         while start < self._count:
             end = min(start + probe, self._count)
             nearest = np.arange(self._count) if end == self._count else np.argpartition(rank, end)[:end]

@@ -6,7 +6,7 @@ import math
 import re
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 
 CONTENT_DEPTH = 100
 """Levels of nesting at most in a JSON value."""
@@ -47,7 +47,8 @@ Json = Annotated[Any, AfterValidator(check_json)]
 _FLOAT32_MAX = 3.4028234663852886e38
 
 Embedding = Annotated[
-    list[Annotated[float, Field(ge=-_FLOAT32_MAX, le=_FLOAT32_MAX)]], Field(min_length=1, max_length=65_536)
+    list[Annotated[float, Field(ge=-_FLOAT32_MAX, le=_FLOAT32_MAX), WithJsonSchema({"type": "number"})]],
+    Field(min_length=1, max_length=65_536),
 ]
 """A vector of finite floats that float32 can hold, not empty."""
 

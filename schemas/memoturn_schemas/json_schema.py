@@ -50,7 +50,10 @@ def inlined(schema: Schema) -> Schema:
 
 
 def _tidy(schema: Any) -> Schema:
-    """Without the titles that pydantic makes of field names: they say nothing and cost tokens."""
+    """The same, shorter, for agents pay by the token.
+
+    Drops the titles that pydantic makes of field names, and says "or null" within `type` where it can.
+    """
 
     def tidy(node: Any) -> Any:
         if isinstance(node, list):
@@ -63,7 +66,15 @@ def _tidy(schema: Any) -> Schema:
                 kept[key] = {name: tidy(field) for name, field in value.items()}
             else:
                 kept[key] = tidy(value)
-        return kept
+        return nullable(kept)
+
+    def nullable(node: Schema) -> Schema:
+        match node:
+            case {"anyOf": [{"type": str(kind), **rest}, {"type": "null"}]} if "enum" not in rest:
+                others = {key: value for key, value in node.items() if key not in ("anyOf", "default")}
+                default = {} if node.get("default") is None else {"default": node["default"]}
+                return {"type": [kind, "null"], **{str(key): value for key, value in rest.items()}, **others, **default}
+        return node
 
     tidied: Schema = tidy(schema)
     return tidied

@@ -54,7 +54,7 @@ class Catalog:
         Raises:
             Unavailable: the directory cannot be read or written, or a newer program made it.
         """
-        self._directory = directory
+        self._databases = directory / "databases"
         self._ambient = ambient
         self._lock = threading.Lock()
         self._known: dict[str, Entry] = {}
@@ -109,8 +109,7 @@ class Catalog:
 
     def database(self, entry: Entry, branch: str) -> Database:
         """Where a branch's file lies."""
-        path = self._directory / "databases" / entry.uuid[:2] / entry.uuid / f"{branch}.db"
-        return Database(f"{entry.uuid}/{branch}", path)
+        return Database(f"{entry.uuid[:2]}/{entry.uuid}/{branch}", self._databases)
 
     def close(self) -> None:
         self._connection.close()

@@ -71,9 +71,8 @@ class Snapshot:
 class Transaction:
     """One job's part of a group commit."""
 
-    def __init__(self, connection: apsw.Connection, base_txid: int, ambient: Ambient) -> None:
+    def __init__(self, connection: apsw.Connection, ambient: Ambient) -> None:
         self.connection = connection
-        self.base_txid = base_txid
         self.ambient = ambient
         self.maintenance: list[tuple[type, Callable[[Any], None]]] = []
 
@@ -109,7 +108,7 @@ class Handle:
         self._wal_frames = 0
         self._caches: dict[type, _Cached] = {}
         self._migrated: apsw.Connection | None = None
-        self._migrated_from: object = None
+        self._migrated_txid = 0
         if path is None:
             self._connection = schema.empty()
         else:
@@ -126,30 +125,33 @@ class Handle:
     def read(self, job: ReadJob) -> None:
         """Run one read in a transaction of its own and resolve its future."""
         try:
-            connection = self._readable()
             with self._budget(job.deadline):
-                connection.execute("BEGIN")
-                try:
-                    txid = _txid(connection)
-                    value = job.work(Snapshot(connection, txid, self._ambient, self._caches))
-                finally:
-                    if connection.in_transaction:
-                        connection.execute("ROLLBACK")
+                connection = self._begin_reading()
+                txid = _txid(connection)
+                value = job.work(Snapshot(connection, txid, self._ambient, self._caches))
         except Exception as error:  # noqa: BLE001 - every failure of a job is its caller's to hear
             fail(job, error)
         else:
             job.future.set_result(Result(value, txid))
+        finally:
+            for used in (self._connection, self._migrated):
+                if used is not None and used.in_transaction:
+                    used.execute("ROLLBACK")
 
-    def _readable(self) -> apsw.Connection:
+    def _begin_reading(self) -> apsw.Connection:
+        """A connection inside a transaction on the newest state, in the newest schema."""
+        self._connection.execute("BEGIN")
         if self._schema.version_of(self._connection) == self._schema.version:
             return self._connection
-        version = self._connection.pragma("data_version"), _txid(self._connection)
-        if self._migrated is None or self._migrated_from != version:
+        txid = _txid(self._connection)
+        self._connection.execute("ROLLBACK")
+        if self._migrated is None or self._migrated_txid != txid:
             if self._migrated is not None:
                 self._migrated.close()
             self._migrated = self._schema.migrated_copy(self._connection)
             self._migrated.set_progress_handler(self._past_deadline, _STEPS_BETWEEN_DEADLINE_CHECKS)
-            self._migrated_from = version
+            self._migrated_txid = txid
+        self._migrated.execute("BEGIN")
         return self._migrated
 
     # --- writing ---------------------------------------------------------------------------------
@@ -174,11 +176,10 @@ class Handle:
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         self._schema.migrate(connection)
-        base_txid = _txid(connection)
         done: list[tuple[WriteJob, Any, Transaction]] = []
         changed = False
         for position, job in enumerate(jobs):
-            transaction = Transaction(connection, base_txid, self._ambient)
+            transaction = Transaction(connection, self._ambient)
             changes_before = connection.total_changes()
             connection.execute("SAVEPOINT job")
             try:
@@ -193,20 +194,19 @@ class Handle:
                 changed = changed or connection.total_changes() != changes_before
                 done.append((job, value, transaction))
             connection.execute("RELEASE job")
-        txid = base_txid
         if changed:
-            txid += 1
-            connection.execute("UPDATE __memoturn_txid SET txid = ?", (txid,))
+            txid = _integer(connection, "UPDATE __memoturn_txid SET txid = txid + 1 RETURNING txid")
             connection.execute("COMMIT")
-            self._bring_caches_forward(base_txid, txid, [transaction for *_, transaction in done])
+            self._bring_caches_forward(txid, [transaction for *_, transaction in done])
         else:
+            txid = _txid(connection)
             connection.execute("ROLLBACK")
         for job, value, _ in done:
             job.future.set_result(Result(value, txid))
         return []
 
-    def _bring_caches_forward(self, base_txid: int, txid: int, transactions: Sequence[Transaction]) -> None:
-        self._caches = {kind: entry for kind, entry in self._caches.items() if entry.txid == base_txid}
+    def _bring_caches_forward(self, txid: int, transactions: Sequence[Transaction]) -> None:
+        self._caches = {kind: entry for kind, entry in self._caches.items() if entry.txid == txid - 1}
         for transaction in transactions:
             for kind, change in transaction.maintenance:
                 if kind in self._caches:
@@ -237,10 +237,14 @@ class Handle:
 
 
 def _txid(connection: apsw.Connection) -> int:
-    row = connection.execute("SELECT txid FROM __memoturn_txid").get
-    if not isinstance(row, int):
+    return _integer(connection, "SELECT txid FROM __memoturn_txid")
+
+
+def _integer(connection: apsw.Connection, sql: str) -> int:
+    value = connection.execute(sql).get
+    if not isinstance(value, int):
         raise Internal("the database file holds no transaction id; it was not made by Memoturn")
-    return row
+    return value
 
 
 def fail(job: WriteJob | ReadJob, error: Exception) -> None:

@@ -40,7 +40,7 @@ class Schema:
         return len(self.migrations)
 
     def version_of(self, connection: apsw.Connection) -> int:
-        version = connection.pragma("user_version")
+        version = connection.execute("PRAGMA user_version").get
         if not isinstance(version, int) or version > self.version:
             raise Unavailable(
                 f"the database has schema version {version}, newer than this program's {self.version}; upgrade Memoturn"

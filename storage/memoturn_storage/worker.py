@@ -21,10 +21,14 @@ from memoturn_storage.schema import Schema
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """Where one branch of one database lives on this node."""
+    """Where one branch of one database lives on this node: `{directory}/{key}.db`."""
 
     key: str
-    path: Path
+    directory: Path
+
+    @property
+    def path(self) -> Path:
+        return self.directory / f"{self.key}.db"
 
 
 @dataclass(slots=True)
@@ -154,17 +158,19 @@ class Worker:
     def _handle_for_writing(self, database: Database) -> Handle:
         handle = self._open_handle(database)
         if handle is None:
-            if not database.path.exists():
-                self._schema.create(database.path, self._ambient)
-            handle = self._remember(database, Handle(self._schema, self._ambient, database.path))
+            path = database.path
+            if not path.exists():
+                self._schema.create(path, self._ambient)
+            handle = self._remember(database, Handle(self._schema, self._ambient, path))
         return handle
 
     def _handle_for_reading(self, database: Database) -> Handle:
         handle = self._open_handle(database)
         if handle is not None:
             return handle
-        if database.path.exists():
-            return self._remember(database, Handle(self._schema, self._ambient, database.path))
+        path = database.path
+        if path.exists():
+            return self._remember(database, Handle(self._schema, self._ambient, path))
         if self._unwritten is None:
             self._unwritten = Handle(self._schema, self._ambient, None)
         return self._unwritten
