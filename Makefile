@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test check bench clean
+.PHONY: run test check schemas demos bench clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -24,8 +24,15 @@ check: $(STAMP)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-bench: $(STAMP)
+schemas: $(STAMP)  ## regenerate schemas/*.json after a change to an operation or a model
+	$(BIN)/python -m memoturn_mcp.schema_files
+
+demos: $(STAMP)  ## run every example; each asserts its own outcome
+	$(BIN)/python examples/chat_history.py
+
+bench: $(STAMP)  ## every row beside its bound, measured in the same run
 	$(BIN)/python -m benchmarks.engine
+	$(BIN)/python -m benchmarks.surfaces
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -18,6 +18,7 @@ from mcp.server.stdio import stdio_server
 from memoturn_mcp.app import http_app, open_door, open_node
 from memoturn_mcp.server import make_server
 from memoturn_mcp.settings import DEFAULT_NAME, Settings
+from memoturn_mcp.stdio_streams import Answers, Outstanding, Requests
 from memoturn_mcp.tools import Defaults
 from memoturn_schemas.errors import InvalidRequest
 
@@ -72,7 +73,10 @@ def serve_stdio(settings: Settings) -> None:
         stdin = io.TextIOWrapper(sys.stdin.buffer, encoding="utf-8", errors="surrogateescape")
         try:
             async with stdio_server(stdin=anyio.wrap_file(stdin)) as (incoming, outgoing):
-                await server.run(incoming, outgoing, server.create_initialization_options())
+                outstanding = Outstanding()
+                answers = Answers(outgoing, outstanding)
+                requests = Requests(incoming, answers, outstanding, settings.request_timeout_s)
+                await server.run(requests, answers, server.create_initialization_options())
         finally:
             await door.close()
 

@@ -36,7 +36,10 @@ from memoturn_schemas.memory import (
     open_world=True,
 )
 async def ask(profile: Profile, request: AskRequest) -> Reply:
-    """Have a question answered from the memories alone, with the ids it rests on."""
+    """Have a question answered from the memories alone; call it when many memories bear on one question.
+
+    The answer comes with the ids it rests on; it is null where nothing relevant is known.
+    """
     model = _model(profile)
     found = await recall(
         profile,
@@ -73,7 +76,10 @@ async def ask(profile: Profile, request: AskRequest) -> Reply:
     open_world=True,
 )
 async def extract(profile: Profile, request: ExtractRequest) -> Reply:
-    """Have a conversation read and what is worth remembering kept; with dry_run only proposed."""
+    """Have a conversation read for memories; call it at its end instead of ingesting by hand.
+
+    What is worth remembering is kept as ingest would; with dry_run it is only proposed.
+    """
     model = _model(profile)
     turns = [Turn(turn.role, turn.content) for turn in request.turns]
     items = _items(await model.extract(turns), request)

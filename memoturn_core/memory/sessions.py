@@ -40,7 +40,7 @@ def touch(transaction: Transaction, session_id: str, now: int, *, active: bool =
     idempotent=True,
 )
 async def sessions(profile: Profile, request: SessionsRequest) -> Reply:
-    """List a profile's conversations, most recently active first, with their turns and open tasks."""
+    """List a profile's conversations, latest first; call it to find one, or its open tasks."""
     found = await profile.read(lambda snapshot: _sessions(snapshot, request.limit))
     return Reply(SessionsResponse(sessions=found.value, txid=found.txid), found.txid)
 

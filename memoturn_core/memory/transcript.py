@@ -67,7 +67,7 @@ async def window(profile: Profile, request: WindowRequest) -> Reply:
     idempotent=True,
 )
 async def search(profile: Profile, request: SearchRequest) -> Reply:
-    """Find the turns of a conversation nearest to a vector; to search by words use memory_recall."""
+    """Find the turns of a conversation nearest to a vector; call it if you have one, else memory_recall."""
     vector = as_vector(request.vector)
     found = await profile.read(lambda snapshot: turns.near(snapshot, vector, request.k, request.session))
     return Reply(SearchResponse(turns=found.value), found.txid)
