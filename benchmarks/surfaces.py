@@ -18,12 +18,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-import httpx
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
@@ -52,47 +50,75 @@ def node(directory: Path) -> Iterator[str]:
         process.stderr.close()
 
 
+class Connection:
+    """One kept-alive HTTP connection, with as little client around it as can be."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    @classmethod
+    async def open(cls, url: str) -> Connection:
+        host, port = url.removeprefix("http://").split(":")
+        return cls(*await asyncio.open_connection(host, int(port)))
+
+    async def send(self, method: str, path: str, body: object = None) -> bytes:
+        """The body of the answer, whose status must say success."""
+        content = b"" if body is None else json.dumps(body).encode()
+        head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(content)}\r\n\r\n"
+        self._writer.write(head.encode() + content)
+        answer = await self._reader.readuntil(b"\r\n\r\n")
+        length = int(answer.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        received = await self._reader.readexactly(length)
+        assert answer.split()[1].startswith(b"2"), received
+        return received
+
+    def close(self) -> None:
+        self._writer.close()
+
+
 async def rest(url: str, texts: Texts) -> list[Row]:
     questions = [{"query": texts.words(6)} for _ in range(64)]
-    with httpx.Client(base_url=url) as plain:
-        async with httpx.AsyncClient(base_url=url) as client:
-            batch = [{"type": "event", "summary": (text := texts.sentence()), "content": text} for _ in range(1_000)]
-            (await client.post(f"{PROFILE}/memories", json={"memories": batch})).raise_for_status()
+    connections = [await Connection.open(url) for _ in range(16)]
+    first = connections[0]
+    batch = [{"type": "event", "summary": (text := texts.sentence()), "content": text} for _ in range(1_000)]
+    await first.send("POST", f"{PROFILE}/memories", {"memories": batch})
 
-            async def recall(index: int) -> None:
-                (await client.post(f"{PROFILE}/recall", json=questions[index % 64])).raise_for_status()
+    async def recall(connection: Connection, index: int) -> None:
+        await connection.send("POST", f"{PROFILE}/recall", questions[index % 64])
 
-            one = await timed("rest_recall_1k", 500, recall, lambda _: plain.get("/health"))
-            return [one, await crowd(client, recall, 16, 2_000)]
+    async def nothing(connection: Connection, _: int) -> None:
+        await connection.send("GET", "/health")
+
+    one = await timed("rest_recall_1k", 500, lambda index: recall(first, index), None)
+    bound = await timed("health", 500, lambda index: nothing(first, index), None)
+    rows = [Row(one.row, one.p50_us, one.p99_us, bound.p50_us, one.n)]
+    times, per_second = await crowd(connections, recall, 3_000)
+    bounds, bound_per_second = await crowd(connections, nothing, 3_000)
+    print(f"16 connections: {per_second:.0f} recalls/s, {bound_per_second:.0f} /health/s")
+    p50, p99 = (round(percentile(times, share) * 1e6, 1) for share in (0.5, 0.99))
+    rows.append(Row("rest_recall_1k_x16", p50, p99, round(percentile(bounds, 0.5) * 1e6, 1), len(times)))
+    for connection in connections:
+        connection.close()
+    return rows
 
 
-async def crowd(client: httpx.AsyncClient, call: Any, width: int, total: int) -> Row:
-    """`total` calls from `width` clients at once; the bound is the same crowd asking for `/health`."""
+async def crowd(
+    connections: list[Connection], call: Callable[[Connection, int], Awaitable[None]], total: int
+) -> tuple[list[float], float]:
+    """`total` calls over all connections at once: each call's seconds, and calls a second."""
+    times: list[float] = []
+    queue = iter(range(total))
 
-    async def run(call: Any) -> tuple[list[float], float]:
-        times: list[float] = []
-        queue = iter(range(total))
+    async def one(connection: Connection) -> None:
+        for index in queue:
+            started = time.perf_counter()
+            await call(connection, index)
+            times.append(time.perf_counter() - started)
 
-        async def one() -> None:
-            for index in queue:
-                started = time.perf_counter()
-                await call(index)
-                times.append(time.perf_counter() - started)
-
-        started = time.perf_counter()
-        await asyncio.gather(*(one() for _ in range(width)))
-        return times, time.perf_counter() - started
-
-    times, seconds = await run(call)
-    bounds, bound_seconds = await run(lambda _: client.get("/health"))
-    print(f"16 clients in one process: {total / seconds:.0f} recalls/s; {total / bound_seconds:.0f} /health/s")
-    return Row(
-        "rest_recall_1k_x16",
-        round(percentile(times, 0.5) * 1e6, 1),
-        round(percentile(times, 0.99) * 1e6, 1),
-        round(percentile(bounds, 0.5) * 1e6, 1),
-        total,
-    )
+    started = time.perf_counter()
+    await asyncio.gather(*(one(connection) for connection in connections))
+    return times, total / (time.perf_counter() - started)
 
 
 async def mcp(row: str, client: Client, texts: Texts) -> Row:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import signal
 import socket
 import sys
 from dataclasses import replace
@@ -53,6 +54,9 @@ def serve_http(settings: Settings) -> None:
         finally:
             await node.close()
 
+    # The server raises the signal that stopped it once more when it has ended; by then it must no
+    # longer kill the process, whose files are still to be closed.
+    signal.signal(signal.SIGTERM, _exit)
     with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
         runner.run(main())
 
@@ -81,6 +85,10 @@ def serve_stdio(settings: Settings) -> None:
             await door.close()
 
     anyio.run(main)
+
+
+def _exit(_number: int, _frame: object) -> None:
+    raise SystemExit(0)
 
 
 def _listen(host: str, port: int) -> socket.socket:

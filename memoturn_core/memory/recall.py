@@ -41,7 +41,7 @@ log = structlog.get_logger("memoturn")
 _WEIGHTS: dict[Channel, float] = {"topic": 2.0, "keyword": 1.0, "vector": 1.0}
 _RANK_OFFSET = 60
 _CANDIDATES = 100
-"""Rows that each channel hands to the fusion, at least; twice the wanted number where that is more."""
+"""Rows that each of several channels hands to the fusion, at least; twice the wanted number where that is more."""
 
 
 def concise(response: RecallResponse) -> dict[str, Any]:
@@ -100,8 +100,9 @@ async def _query_vector(node: Node, request: RecallRequest) -> Vector | None:
 def search(snapshot: Snapshot, request: RecallRequest, vector: Vector | None) -> dict[str, Any]:
     """The answer without its txid. An empty `vector` stands for one that could not be had."""
     condition = _Condition.of(request, snapshot.ambient.now_ms())
-    depth = max(_CANDIDATES, 2 * request.k)
     degraded = vector is not None and dimension(snapshot.connection) not in (None, len(vector))
+    alone = [request.topic_key is None, request.query is None, vector is None or degraded].count(False) == 1
+    depth = 2 * request.k if alone else max(_CANDIDATES, 2 * request.k)
     channels: dict[Channel, list[int]] = {}
     if request.topic_key is not None:
         channels["topic"] = _by_topic(snapshot, request.topic_key, condition, depth)
