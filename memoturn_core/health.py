@@ -33,6 +33,7 @@ async def health(node: Node, request: HealthRequest) -> Reply:
             version=version("memoturn"),
             sqlite_version=apsw.sqlite_lib_version(),
             uptime_s=round(node.ambient.monotonic() - node.started, 3),
+            databases=node.catalog.count(),
             open_databases=stats.open_handles,
             waiting_jobs=stats.waiting_jobs,
             embedder=None if node.embedder is None else node.embedder.model,

@@ -34,6 +34,8 @@ def serve_http(settings: Settings) -> None:
     """
     import uvicorn  # only a node needs it, and the stdio server should start fast
 
+    if settings.url is not None:
+        raise InvalidRequest("MEMOTURN_URL: a node serves its own files and asks no other; unset it")
     listener = _listen(settings.host, settings.port)
     node = open_node(settings)
     config = uvicorn.Config(

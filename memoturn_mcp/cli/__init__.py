@@ -1,0 +1,1 @@
+"""The command line: `memoturn`. Its entry is `main`."""

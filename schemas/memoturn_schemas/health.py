@@ -14,12 +14,13 @@ class HealthRequest(RequestModel):
 
 
 class HealthResponse(TypedDict):
-    """`uptime_s` in seconds; `open_databases` and `waiting_jobs` are counts at this moment."""
+    """`uptime_s` in seconds; `databases`, `open_databases` and `waiting_jobs` are counts at this moment."""
 
     status: Literal["ok"]
     version: str
     sqlite_version: str
     uptime_s: float
+    databases: int
     open_databases: int
     waiting_jobs: int
     embedder: str | None

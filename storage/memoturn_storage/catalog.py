@@ -107,6 +107,16 @@ class Catalog:
                 raise translate(error) from error
         return [Entry(*row) for row in rows]
 
+    def count(self) -> int:
+        """How many databases there are."""
+        with self._lock:
+            try:
+                count = self._connection.execute("SELECT count(*) FROM databases").get
+            except apsw.Error as error:
+                raise translate(error) from error
+        assert isinstance(count, int)  # noqa: S101 - an aggregate always gives a row
+        return count
+
     def database(self, entry: Entry, branch: str) -> Database:
         """Where a branch's file lies."""
         return Database(f"{entry.uuid[:2]}/{entry.uuid}/{branch}", self._databases)
