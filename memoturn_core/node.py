@@ -45,9 +45,10 @@ class Node:
             Unavailable: the directory cannot be used.
         """
         world = ambient or SystemAmbient()
+        catalog = Catalog(directory, world)  # first, for it may fail and the engine has threads
         return cls(
             engine=Engine(SCHEMA, world, threads=threads, hot_cap=hot_cap, queue_depth=queue_depth),
-            catalog=Catalog(directory, world),
+            catalog=catalog,
             ambient=world,
             started=world.monotonic(),
             embedder=embedder,

@@ -29,7 +29,8 @@ from memoturn_core.invoke import Observer, ignore
 from memoturn_core.node import Node
 from memoturn_core.providers.settings import make_embedder, make_language_model
 from memoturn_mcp import docs_page, openapi
-from memoturn_mcp.local_only import LocalOnly
+from memoturn_mcp.front import Front
+from memoturn_mcp.guard import Guard
 from memoturn_mcp.metrics import Metrics
 from memoturn_mcp.responses import error_response, json_response
 from memoturn_mcp.rest import Rest
@@ -116,7 +117,6 @@ def http_app(node: Node, settings: Settings) -> ASGIApp:
         async with sessions.run():
             yield
 
-    rest = Rest(node, settings, LOCAL, metrics.observe)
     app = Starlette(
         routes=[
             *(Route(path, ok) for path in ("/health", "/healthz", "/readyz")),
@@ -126,13 +126,12 @@ def http_app(node: Node, settings: Settings) -> ASGIApp:
             Route("/mcp", StreamableHTTPASGIApp(sessions)),
             Route("/sse", _Sse(server, sse)),
             Mount("/messages", sse.handle_post_message),
-            Mount("/v1", rest),
         ],
         exception_handlers={HTTPException: _no_such_route},
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
-    return LocalOnly(app, settings)
+    return Front(Rest(node, settings, LOCAL, metrics.observe), app, Guard(settings), node.ambient)
 
 
 class _Sse:

@@ -1,7 +1,7 @@
 """The REST side door, `/v1`: an ASGI application made from the registry.
 
 Per request: match the route, read a bounded body, build the address and the arguments, `invoke`,
-answer. Everything that goes wrong leaves as the error envelope, under a request id that the log shares.
+answer. Everything that goes wrong leaves as the error envelope.
 The shapes are contract.md's, sections 0 to 3.
 """
 
@@ -23,7 +23,7 @@ from memoturn_core.caller import Caller
 from memoturn_core.invoke import Observer, invoke
 from memoturn_core.node import Node
 from memoturn_core.operations import Reply
-from memoturn_mcp.responses import REQUEST_ID, TXID, error_response, json_response
+from memoturn_mcp.responses import TXID, error_response, json_response
 from memoturn_mcp.routes import ADDRESS_PARTS, Route, Router
 from memoturn_mcp.settings import Settings
 from memoturn_schemas.errors import (
@@ -34,9 +34,11 @@ from memoturn_schemas.errors import (
     RequestTimeout,
     Unconfigured,
 )
-from memoturn_storage.ambient import new_uuid
 
 log = structlog.get_logger("memoturn")
+
+_LONGEST_INTEGER = 19
+"""Digits of the largest 64-bit integer."""
 
 _DURABLE_OPERATIONS = frozenset({"memory_ingest", "memory_extract"})
 
@@ -54,13 +56,9 @@ class Rest:
         self._router = Router()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
-        request_id = new_uuid(self._node.ambient)
-        with structlog.contextvars.bound_contextvars(request_id=request_id):
-            async with self._in_flight:
-                response = await self._respond(request)
-            response.headers[REQUEST_ID] = request_id
-            await response(scope, receive, send)
+        async with self._in_flight:
+            response = await self._respond(Request(scope, receive))
+        await response(scope, receive, send)
 
     async def _respond(self, request: Request) -> Response:
         try:
@@ -163,8 +161,8 @@ def _address(parameters: Mapping[str, str], query_branch: str | None, header_bra
 
 def _min_txid(headers: Headers) -> int:
     text = headers.get("Memoturn-Min-Txid", "0")
-    if not (text.isascii() and text.isdecimal()):
-        raise InvalidRequest(f"Memoturn-Min-Txid: should be a transaction number, not {text!r}")
+    if not (text.isascii() and text.isdecimal() and len(text) <= _LONGEST_INTEGER):
+        raise InvalidRequest(f"Memoturn-Min-Txid: should be a transaction number, not {text[:40]!r}")
     return int(text)
 
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from typing import Any
 
 PREFIX = "mem_"
 ID_BYTES = 16
+
+_ID = re.compile(rf"{PREFIX}[0-9a-f]{{{2 * ID_BYTES}}}")
 
 
 def canonical_json(value: Any) -> str:
@@ -27,10 +30,4 @@ def format_id(key: bytes) -> str:
 
 def parse_id(text: str) -> bytes | None:
     """The 16 bytes, or None for text that is no memory's id."""
-    digits = text.removeprefix(PREFIX)
-    if digits == text or len(digits) != 2 * ID_BYTES or digits != digits.lower():
-        return None
-    try:
-        return bytes.fromhex(digits)
-    except ValueError:
-        return None
+    return bytes.fromhex(text[len(PREFIX) :]) if _ID.fullmatch(text) else None

@@ -2,12 +2,13 @@
 
 The query is data: it is cut into words, each is quoted, and any of them may match. Words that every
 English sentence has are left out, unless there are no others. FTS5 then folds case and accents and
-stems (`tables`), the same way as it did for what it stored.
+stems (`tables`), the same way as it did for what it stored; so words reach it as they are written.
 """
 
 from __future__ import annotations
 
 import re
+import unicodedata
 
 TERMS_AT_MOST = 128
 """Distinct words of a query that are looked up; a longer query is cut here."""
@@ -28,10 +29,19 @@ STOPWORDS = frozenset(
 
 
 def words(query: str) -> list[str]:
-    """The distinct words worth looking up, in order of appearance."""
-    distinct = list(dict.fromkeys(word.lower() for word in _WORD.findall(query)))
-    telling = [word for word in distinct if word not in STOPWORDS]
-    return (telling or distinct)[:TERMS_AT_MOST]
+    """The distinct words worth looking up, as they are written, in order of appearance."""
+    distinct = {word.lower(): word for word in reversed(_split(query))}
+    appearing = list(reversed(distinct.items()))
+    telling = [word for folded, word in appearing if folded not in STOPWORDS]
+    return (telling or [word for _, word in appearing])[:TERMS_AT_MOST]
+
+
+def _split(query: str) -> list[str]:
+    """Runs of letters, digits and the marks that belong to them; FTS5 cuts further where it must."""
+    if query.isascii():
+        return _WORD.findall(query)
+    composed = unicodedata.normalize("NFC", query)
+    return "".join(each if each.isalnum() or unicodedata.category(each)[0] == "M" else " " for each in composed).split()
 
 
 def match_any(query: str) -> str | None:

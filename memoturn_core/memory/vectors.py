@@ -108,12 +108,13 @@ class VectorIndex:
         return found[:wanted]
 
     def _by_similarity(self, similarity: Vector, probe: int) -> Iterator[npt.NDArray[np.intp]]:
-        """Positions by falling similarity, in slices of growing size."""
+        """Positions by falling similarity, the newer of equals first, in slices of growing size."""
         start = 0
         rank = np.where(np.isnan(similarity), np.float32(2.0), -similarity)
         while start < self._count:
             end = min(start + probe, self._count)
-            nearest = np.arange(self._count) if end == self._count else np.argpartition(rank, end)[:end]
+            # All that rank no lower than the last wanted one, however many are equal to it.
+            nearest = np.flatnonzero(rank <= np.partition(rank, end - 1)[end - 1])
             yield nearest[np.lexsort((-self._rowids[nearest], rank[nearest]))][start:end]
             start, probe = end, probe * _PROBE_GROWTH
 

@@ -57,5 +57,8 @@ def _clamp(value: int) -> int:
     return max(1, min(value, 1_000))
 
 
+UnixMs = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
+"""A time in Unix milliseconds."""
+
 Count = Annotated[int, AfterValidator(_clamp)]
 """How many results are wanted; clamped to 1...1 000."""

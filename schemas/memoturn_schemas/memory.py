@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, NotRequired, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 from typing_extensions import TypedDict
 
-from memoturn_schemas.common import Count, Embedding, Json, RequestModel
+from memoturn_schemas.common import Count, Embedding, Json, RequestModel, UnixMs
 from memoturn_schemas.names import SessionId
 
 MemoryType = Literal["fact", "event", "instruction", "task"]
@@ -140,9 +140,9 @@ class RecallRequest(RequestModel):
     """Only memories of this conversation."""
     source: str | None = None
     """Only memories from this source."""
-    since: int | None = None
+    since: UnixMs | None = None
     """Only memories created at or after this time, in Unix milliseconds."""
-    until: int | None = None
+    until: UnixMs | None = None
     """Only memories created before this time, in Unix milliseconds."""
     k: Count = 8
     """How many at most; clamped to 1...1 000."""

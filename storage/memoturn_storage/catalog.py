@@ -8,6 +8,7 @@ by `memoturn_core.profiles`; safe from any thread.
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,8 @@ class Catalog:
                     (name, new_uuid(self._ambient), self._ambient.now_ms()),
                 )
                 if self._wal_frames >= CHECKPOINT_FRAMES:
-                    self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                    with suppress(apsw.BusyError):
+                        self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             except apsw.Error as error:
                 raise translate(error) from error
             entry = self._select(name)

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
@@ -176,6 +176,7 @@ class Handle:
         connection = self._connection
         connection.execute("BEGIN IMMEDIATE")
         self._schema.migrate(connection)
+        tables_before = _integer(connection, "PRAGMA schema_version")
         done: list[tuple[WriteJob, Any, Transaction]] = []
         changed = False
         for position, job in enumerate(jobs):
@@ -194,7 +195,8 @@ class Handle:
                 changed = changed or connection.total_changes() != changes_before
                 done.append((job, value, transaction))
             connection.execute("RELEASE job")
-        if changed:
+        # SQLite counts changed rows; a statement that only changes the schema shows in the schema's version.
+        if changed or _integer(connection, "PRAGMA schema_version") != tables_before:
             txid = _integer(connection, "UPDATE __memoturn_txid SET txid = txid + 1 RETURNING txid")
             connection.execute("COMMIT")
             self._bring_caches_forward(txid, [transaction for *_, transaction in done])
@@ -231,9 +233,10 @@ class Handle:
         self._wal_frames = frames
 
     def _checkpoint(self) -> None:
-        # Passive: it never waits, and where another process reads the WAL the rest is left for later.
-        self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-        self._wal_frames = 0
+        # Passive: it never waits. What another process still reads, or is folding itself, is left for later.
+        with suppress(apsw.BusyError):
+            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            self._wal_frames = 0
 
 
 def _txid(connection: apsw.Connection) -> int:
