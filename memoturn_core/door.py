@@ -66,14 +66,8 @@ class RemoteDoor:
         rest = operation.rest
         if rest is None:
             raise InvalidRequest(f"{operation.name} is not served over HTTP")
-        path, rest_of_arguments = _path(operation.target, rest, address, arguments)
-        options: dict[str, Any] = {"params": {} if address.branch == MAIN else {"branch": address.branch}}
-        if rest.has_body:
-            options["json"] = rest_of_arguments
-        else:
-            options["params"] |= {key: _text(value) for key, value in rest_of_arguments.items()}
         try:
-            response = await self._client.request(rest.method, path, **options)
+            response = await self._client.send(self._request(operation.target, rest, address, arguments))
             body = response.json() if response.content else None
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             raise Unavailable(f"the node at {self._client.base_url} cannot be reached or does not answer") from error
@@ -87,6 +81,17 @@ class RemoteDoor:
 
     async def close(self) -> None:
         await self._client.aclose()
+
+    def _request(self, target: Target, rest: Rest, address: Address, arguments: Mapping[str, Any]) -> httpx.Request:
+        params = {} if address.branch == MAIN else {"branch": address.branch}
+        try:
+            path, remaining = _path(target, rest, address, arguments)
+            if rest.has_body:
+                return self._client.build_request(rest.method, path, params=params, json=remaining)
+            params |= {key: _text(value) for key, value in remaining.items()}
+            return self._client.build_request(rest.method, path, params=params)
+        except ValueError as error:
+            raise InvalidRequest(f"the request cannot be sent as JSON: {error}") from error
 
 
 def _path(target: Target, rest: Rest, address: Address, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:

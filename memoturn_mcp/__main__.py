@@ -30,7 +30,7 @@ def run(flags: dict[str, object]) -> None:
     """Serve stdio; flags win over the environment. Exits with the code of the error where one occurs."""
     try:
         settings = Settings.from_environment(os.environ)
-        from memoturn_mcp.app import configure_logging
+        from memoturn_mcp.logs import configure_logging
         from memoturn_mcp.serving import serve_stdio
 
         configure_logging(settings.log_level, json=False)

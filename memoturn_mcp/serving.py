@@ -16,7 +16,7 @@ import anyio
 import structlog
 from mcp.server.stdio import stdio_server
 
-from memoturn_mcp.app import http_app, open_door, open_node
+from memoturn_mcp.opening import open_door, open_node
 from memoturn_mcp.server import make_server
 from memoturn_mcp.settings import DEFAULT_NAME, Settings
 from memoturn_mcp.stdio_streams import Answers, Outstanding, Requests
@@ -32,7 +32,9 @@ def serve_http(settings: Settings) -> None:
     Raises:
         InvalidRequest: the address cannot be listened on. Unavailable: the data directory is unusable.
     """
-    import uvicorn  # only a node needs it, and the stdio server should start fast
+    import uvicorn  # only a node needs these, and the stdio server should start fast
+
+    from memoturn_mcp.app import http_app
 
     if settings.url is not None:
         raise InvalidRequest("MEMOTURN_URL: a node serves its own files and asks no other; unset it")

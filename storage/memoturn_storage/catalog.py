@@ -62,6 +62,8 @@ class Catalog:
         self._wal_frames = 0
         path = directory / "catalog.db"
         try:
+            # Nobody but the owner may read memories; an existing directory is left as it is.
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not path.exists():
                 SCHEMA.create(path, ambient)
             self._connection = open_database(path, on_wal_frames=self._note_wal_frames)

@@ -53,6 +53,8 @@ def translate(error: Exception) -> MemoturnError:
     if isinstance(error, MemoturnError):
         return error
     translated: MemoturnError = Internal("internal error")
+    if isinstance(error, UnicodeEncodeError):
+        translated = InvalidRequest("the request holds text that is not valid Unicode")
     if isinstance(error, OSError):
         translated = Unavailable("the storage of this node failed; nothing was written")
     for kind in type(error).__mro__:

@@ -1,0 +1,257 @@
+"""`memoturn memory ...`: what agents do through MCP, for people and scripts.
+
+Each command turns its flags into the arguments of one operation; what was not given is left to the
+operation's own defaults. Called by `main`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from memoturn_mcp.cli.flags import (
+    Branch,
+    DataDir,
+    Format,
+    Kind,
+    Namespace,
+    Output,
+    Profile,
+    Url,
+    as_unix_ms,
+)
+from memoturn_schemas.errors import InvalidRequest
+
+app = typer.Typer(help="Keep, search and look at memories.", no_args_is_help=True, rich_markup_mode=None)
+
+MemoryId = Annotated[str, typer.Argument(metavar="ID", help="The memory's id, mem_ and 32 hex digits.")]
+
+
+@app.command()
+def ingest(
+    summary: Annotated[
+        str | None, typer.Argument(metavar="SUMMARY", help="One line that says it all; recall searches it.")
+    ] = None,
+    kind: Annotated[
+        Kind | None, typer.Option("--type", help="By default a fact where there is a topic, else an event.")
+    ] = None,
+    topic: Annotated[
+        str | None,
+        typer.Option("--topic", metavar="KEY", help="What it is about, e.g. user.city; replaces what was known."),
+    ] = None,
+    content: Annotated[
+        str | None, typer.Option("--content", metavar="JSON", help="The details; by default the summary.")
+    ] = None,
+    keywords: Annotated[
+        str | None, typer.Option("--keywords", metavar="WORDS", help="Further words by which to find it.")
+    ] = None,
+    session: Annotated[
+        str | None, typer.Option("--session", metavar="ID", help="The conversation it comes from.")
+    ] = None,
+    source: Annotated[
+        str | None, typer.Option("--source", metavar="NAME", help="Who says so. [MEMOTURN_SOURCE]")
+    ] = None,
+    ttl: Annotated[int | None, typer.Option("--ttl", metavar="SECONDS", help="How long a task lives.")] = None,
+    file: Annotated[
+        str | None,
+        typer.Option(
+            "--file",
+            metavar="FILE",
+            help="Memories as JSON Lines, as an array or as {'memories': [...]}; - is stdin. All are checked before"
+            " the first is kept. --session and --source then fill in for those that have none.",
+        ),
+    ] = None,
+    namespace: Namespace = None,
+    profile: Profile = None,
+    branch: Branch = None,
+    url: Url = None,
+    data_dir: DataDir = None,
+    output: Output = None,
+) -> None:
+    """Keep a memory, or a file of them."""
+    from memoturn_core.operations import Reply
+    from memoturn_mcp.cli import batch
+    from memoturn_mcp.cli.output import show
+    from memoturn_mcp.cli.reach import Ask, Reach, run
+    from memoturn_schemas.errors import MemoturnError
+
+    memory = _given(
+        {
+            "type": kind,
+            "topic_key": topic,
+            "summary": summary,
+            "content": content,
+            "keywords": keywords,
+            "ttl": ttl,
+        }
+    )
+    if file is not None:
+        for name in memory:
+            _refuse(True, f"{name}: leave it out with --file, whose memories have their own")
+        placed = batch.read_file(file)
+    else:
+        _refuse(summary is None, "SUMMARY: is required; give it, or --file with memories")
+        memory["type"] = str(kind or (Kind.EVENT if topic is None else Kind.FACT))
+        if content is not None:
+            memory["content"] = batch.parse_json(content, "--content")
+        placed = [("", memory)]
+    origin = _given({"session": session, "source": source})
+    memories = batch.checked(placed, session=origin.get("session"), source=origin.get("source"))
+
+    async def keep(ask: Ask) -> Reply:
+        results: list[Any] = []
+        for part in batch.batches(memories):
+            try:
+                reply = await ask("memory_ingest", {"memories": part})
+            except MemoturnError as error:
+                if results:
+                    error.add_note(f"the first {len(results)} memories are kept; sending them again changes nothing")
+                raise
+            results += reply.value["results"]
+        return Reply({**reply.value, "results": results}, reply.txid)
+
+    show("memory_ingest", run(Reach(url, data_dir, namespace, profile, branch), keep), output)
+
+
+@app.command()
+def recall(
+    query: Annotated[str | None, typer.Argument(metavar="QUERY", help="What to look for, in plain words.")] = None,
+    topic: Annotated[
+        str | None, typer.Option("--topic", metavar="KEY", help="An exact topic; its memory comes first.")
+    ] = None,
+    kinds: Annotated[
+        list[Kind] | None, typer.Option("--type", help="Only memories of this type; may be given several times.")
+    ] = None,
+    session: Annotated[
+        str | None, typer.Option("--session", metavar="ID", help="Only memories of this conversation.")
+    ] = None,
+    source: Annotated[str | None, typer.Option("--source", metavar="NAME", help="Only from this source.")] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--since", metavar="TIME", help="Only those made at or after it: an ISO date or time, or Unix milliseconds."
+        ),
+    ] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="Only those made before it.")] = None,
+    k: Annotated[int | None, typer.Option("-k", metavar="COUNT", help="How many at most; 8 by default.")] = None,
+    include_superseded: Annotated[
+        bool, typer.Option("--include-superseded", help="Also what later memories have replaced.")
+    ] = False,
+    turns: Annotated[bool, typer.Option("--turns", help="Also search the transcript.")] = False,
+    namespace: Namespace = None,
+    profile: Profile = None,
+    branch: Branch = None,
+    url: Url = None,
+    data_dir: DataDir = None,
+    output: Output = None,
+) -> None:
+    """Search the memories; best first."""
+    _refuse(query is None and topic is None, "QUERY: is required; give words to look for, or --topic")
+    arguments = {
+        "query": query,
+        "topic_key": topic,
+        "types": [str(kind) for kind in kinds] if kinds else None,
+        "session_id": session,
+        "source": source,
+        "since": None if since is None else as_unix_ms("--since", since),
+        "until": None if until is None else as_unix_ms("--until", until),
+        "k": k,
+        "include_superseded": include_superseded or None,
+        "include_turns": turns or None,
+    }
+    _run("memory_recall", _given(arguments), output, url, data_dir, namespace, profile, branch)
+
+
+@app.command()
+def get(
+    id: MemoryId,
+    namespace: Namespace = None,
+    profile: Profile = None,
+    branch: Branch = None,
+    url: Url = None,
+    data_dir: DataDir = None,
+    output: Output = None,
+) -> None:
+    """Show one memory in full, with its topic's history."""
+    _run("memory_get", _given({"id": id}), output, url, data_dir, namespace, profile, branch)
+
+
+@app.command()
+def forget(
+    id: MemoryId,
+    namespace: Namespace = None,
+    profile: Profile = None,
+    branch: Branch = None,
+    url: Url = None,
+    data_dir: DataDir = None,
+    output: Output = None,
+) -> None:
+    """Delete one memory for good."""
+    _run("memory_forget", _given({"id": id}), output, url, data_dir, namespace, profile, branch)
+
+
+@app.command()
+def sessions(
+    limit: Annotated[
+        int | None, typer.Option("--limit", metavar="COUNT", help="How many at most; 100 by default.")
+    ] = None,
+    namespace: Namespace = None,
+    profile: Profile = None,
+    branch: Branch = None,
+    url: Url = None,
+    data_dir: DataDir = None,
+    output: Output = None,
+) -> None:
+    """List the conversations, most recently active first."""
+    _run("memory_sessions_list", _given({"limit": limit}), output, url, data_dir, namespace, profile, branch)
+
+
+@app.command()
+def profiles(
+    namespace: Namespace = None,
+    url: Url = None,
+    data_dir: DataDir = None,
+    output: Output = None,
+) -> None:
+    """List the profiles of a namespace."""
+    _run("memory_profiles_list", {}, output, url, data_dir, namespace)
+
+
+def _run(
+    name: str,
+    arguments: Mapping[str, Any],
+    output: Format | None,
+    url: str | None,
+    data_dir: str | None,
+    namespace: str | None,
+    profile: str | None = None,
+    branch: str | None = None,
+) -> None:
+    """Run one operation and show what it answers."""
+    from memoturn_mcp.cli.output import show
+    from memoturn_mcp.cli.reach import Reach, run
+
+    show(name, run(Reach(url, data_dir, namespace, profile, branch), lambda ask: ask(name, arguments)), output)
+
+
+def _given(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """The flags that have a value. A shell passes on bytes that are not UTF-8; no request can carry them."""
+    given = {name: value for name, value in flags.items() if value is not None}
+    for name, value in given.items():
+        _refuse(isinstance(value, str) and not _is_unicode(value), f"{name}: is not valid UTF-8")
+    return given
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _refuse(wrong: bool, message: str) -> None:
+    if wrong:
+        raise InvalidRequest(message)

@@ -1,0 +1,57 @@
+"""What a command answers: its value on stdout, the transaction it reflects on stderr.
+
+Called by the commands with an operation's reply.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, TextIO, cast
+
+from memoturn_core.operations import Reply
+from memoturn_mcp.cli.flags import Format, wants_table
+from memoturn_schemas.errors import Unavailable
+
+BROKEN_PIPE = 141
+"""The exit code of a program that SIGPIPE ends, as `head` does it to those before it."""
+
+
+def show(name: str, reply: Reply, given: Format | None) -> None:
+    """Print the reply of the operation `name`, then its txid where it has one."""
+    if wants_table(given):
+        from memoturn_mcp.cli import tables
+
+        write(tables.render(tables.of(name, reply.value)))
+    else:
+        write(as_json(reply.value), "utf-8")
+    if reply.txid is not None:
+        print(f"txid {reply.txid}", file=sys.stderr)
+
+
+def as_json(value: Any) -> str:
+    """One compact document and a line end."""
+    from pydantic_core import to_json
+
+    return to_json(value).decode() + "\n"
+
+
+def write(text: str, encoding: str | None = None) -> None:
+    """Write to stdout, in its own encoding or in `encoding`; ends the program quietly where nobody reads on.
+
+    Raises:
+        Unavailable: the disk that stdout goes to is full, or the like.
+    """
+    stdout = cast("TextIO | None", sys.stdout)
+    if stdout is None:  # it was closed before we started
+        return
+    data = text.encode(encoding or stdout.encoding, "replace")
+    try:
+        # Not through stdout's own buffer: with PYTHONUNBUFFERED it has none and may write but a part.
+        with open(stdout.fileno(), "wb", closefd=False) as out:
+            out.write(data)
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            raise SystemExit(BROKEN_PIPE) from None
+        failure = Unavailable(f"the answer cannot be written: {error.strerror}")
+        failure.add_note("what the command was to do is done; only its answer is lost")
+        raise failure from None

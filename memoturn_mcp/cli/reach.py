@@ -1,0 +1,152 @@
+"""How a command gets to the memories: flags over the environment, a door, an address, an operation.
+
+`run` opens a door once for all that a command has to ask. Called by the commands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import structlog
+
+from memoturn_core.address import Address
+from memoturn_core.door import Door
+from memoturn_core.operations import Reply, Target
+from memoturn_core.registry import OPERATIONS
+from memoturn_mcp.settings import DEFAULT_NAME, Settings
+from memoturn_schemas.errors import BranchNotFound, DatabaseNotFound, InvalidRequest, MemoturnError, Unavailable
+
+Ask = Callable[[str, Mapping[str, Any]], Awaitable[Reply]]
+"""Runs an operation, by its name, with these arguments."""
+
+_VARIABLES = {"--url": "MEMOTURN_URL", "--data-dir": "MEMOTURN_DATA_DIR", "--listen": "MEMOTURN_LISTEN"}
+_NAMED_PROFILES = 10
+_NODE_IS_DOWN = (
+    "is the node running? `memoturn serve` starts one; without --url and MEMOTURN_URL the memories are those of"
+    " this machine"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Which memories a command is about and where they are; None where its flag was not given."""
+
+    url: str | None
+    data_dir: str | None
+    namespace: str | None
+    profile: str | None = None
+    branch: str | None = None
+
+
+def settings_of(*, url: str | None = None, data_dir: str | None = None, listen: str | None = None) -> Settings:
+    """The environment's settings; flags win. A data directory that is asked for wins over MEMOTURN_URL.
+
+    Raises:
+        InvalidRequest: names the flag or the variable.
+    """
+    flags = {"--url": url, "--data-dir": data_dir, "--listen": listen}
+    if url is not None and data_dir is not None:
+        raise InvalidRequest("--url and --data-dir: give one of them, for the memories are in one place")
+    environ = dict(os.environ)
+    if data_dir is not None:
+        environ.pop("MEMOTURN_URL", None)
+    given = {_VARIABLES[flag]: flag for flag, value in flags.items() if value is not None}
+    for variable, flag in given.items():
+        if not flags[flag]:
+            raise InvalidRequest(f"{flag}: must not be empty")
+        environ[variable] = flags[flag] or ""
+    try:
+        return Settings.from_environment(environ)
+    except InvalidRequest as error:
+        variable, _, rule = str(error).partition(":")
+        if variable in given:
+            raise InvalidRequest(f"{given[variable]}:{rule}") from None
+        error.add_note("set it right or unset it; `memoturn doctor` checks the whole environment")
+        raise
+
+
+def run(reach: Reach, work: Callable[[Ask], Awaitable[Reply]]) -> Reply:
+    """Do `work` through a door that is open as long as it lasts.
+
+    Raises:
+        MemoturnError: with hints as its notes where more is known than its kind says.
+    """
+    settings = settings_of(url=reach.url, data_dir=reach.data_dir)
+    namespace = reach.namespace if reach.namespace is not None else settings.namespace or DEFAULT_NAME
+    profile = reach.profile if reach.profile is not None else settings.profile or DEFAULT_NAME
+    whole = Address.of_namespace(namespace)
+    one = Address.of_profile(namespace, profile, reach.branch)
+
+    from memoturn_mcp.opening import open_door  # takes longest to import, hence after what may be refused
+
+    _configure_logging(settings)
+
+    async def main() -> Reply:
+        # One command is one caller: the engine needs no threads.
+        door = open_door(replace(settings, engine_threads=0))
+
+        async def ask(name: str, arguments: Mapping[str, Any]) -> Reply:
+            operation = OPERATIONS[name]
+            return await door.call(operation, whole if operation.target is Target.NAMESPACE else one, arguments)
+
+        try:
+            return await work(ask)
+        except (DatabaseNotFound, BranchNotFound) as error:
+            await _name_profiles(error, door, whole, profile)
+            raise
+        except Unavailable as error:
+            if settings.url is not None:
+                error.add_note(_NODE_IS_DOWN if error.__cause__ is not None else "the node may take it in a moment")
+            raise
+        finally:
+            await door.close()
+
+    return asyncio.run(main())
+
+
+async def _name_profiles(error: MemoturnError, door: Door, namespace: Address, profile: str) -> None:
+    """Note on the error which profiles there are, unless that is not the trouble or cannot be had."""
+    try:
+        reply = await door.call(OPERATIONS["memory_profiles_list"], namespace, {})
+    except MemoturnError:
+        return
+    names = [entry["profile"] for entry in reply.value["profiles"]]
+    if profile in names:
+        return
+    if not names:
+        error.add_note(f"namespace {namespace.namespace} has no profiles yet; `memoturn memory ingest` makes one")
+        return
+    listed = ", ".join(names[:_NAMED_PROFILES])
+    more = len(names) - _NAMED_PROFILES
+    error.add_note(
+        f"profiles in namespace {namespace.namespace}: {listed}{f' and {more} more' if more > 0 else ''};"
+        " `memoturn memory ingest` makes new ones"
+    )
+
+
+def _configure_logging(settings: Settings) -> None:
+    """Warnings as single lines on stderr; the full log where MEMOTURN_LOG_LEVEL asks for it."""
+    if os.environ.get("MEMOTURN_LOG_LEVEL"):
+        from memoturn_mcp.logs import configure_logging
+
+        configure_logging(settings.log_level, json=False)
+        return
+    structlog.configure(
+        processors=[_as_line],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+
+
+def _as_line(_: Any, level: str, event: structlog.typing.EventDict) -> str:
+    message = str(event.pop("event"))
+    if message in ("operation failed", "operation refused"):
+        raise structlog.DropEvent  # the command itself says so
+    details = ", ".join(f"{name} {value}" for name, value in event.items() if name != "exc_info")
+    return f"memoturn: {level}: {message}{f' ({details})' if details else ''}"

@@ -1,0 +1,227 @@
+"""Replies for people: tables of what one would look for, ages in words, ids whole so that they can be copied.
+
+`of` makes something rich can print from an operation's reply, `render` the text for this terminal.
+Called by `output` and `doctor`, where a table is wanted.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Callable, Mapping
+from datetime import datetime
+from typing import Any
+
+from rich.box import SIMPLE
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from memoturn_mcp.cli.printable import printable
+from memoturn_storage.ambient import SystemAmbient
+
+_LISTED_RESULTS = 50
+"""Results of an ingest that are listed; more are only counted."""
+
+_ID_WIDTH = 36
+_SCORE_WIDTH = 6
+_AGE_WIDTH = 10
+_GAP = 2
+"""Cells of a terminal: ids, scores, the longest word pair of an age, and what stands between columns."""
+
+_UNITS = (
+    ("year", 365 * 86_400),
+    ("month", 30 * 86_400),
+    ("day", 86_400),
+    ("hour", 3_600),
+    ("minute", 60),
+    ("second", 1),
+)
+
+
+def render(renderable: RenderableType) -> str:
+    """The text, with the colours and the width that stdout takes."""
+    console = _console()
+    with console.capture() as captured:
+        console.print(renderable)
+    return captured.get()
+
+
+def _console() -> Console:
+    return Console(file=sys.stdout, highlight=False)
+
+
+def of(name: str, value: Mapping[str, Any]) -> RenderableType:
+    """What the operation `name` answered, as a person wants to see it."""
+    return _TABLES[name](value, SystemAmbient().now_ms())
+
+
+def age(ms: int, now: int) -> str:
+    """How long ago a time in Unix milliseconds was, or how far ahead it is, in its greatest unit."""
+    seconds = abs(now - ms) // 1_000
+    for unit, length in _UNITS:
+        count = seconds // length
+        if count:
+            words = f"{count} {unit}{'' if count == 1 else 's'}"
+            return f"{words} ago" if ms <= now else f"in {words}"
+    return "just now"
+
+
+def plain(text: Any, style: str = "") -> Text:
+    """Text of others: no markup, nothing that acts on the terminal."""
+    return Text("" if text is None else printable(str(text)), style)
+
+
+def table(*columns: str) -> Table:
+    made = Table(box=SIMPLE, show_edge=False, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    return made
+
+
+def _ingested(value: Mapping[str, Any], _: int) -> RenderableType:
+    results = value["results"]
+    counts = Counter(result["status"] for result in results)
+    superseded = sum(len(result["superseded"]) for result in results)
+    total = ", ".join(f"{count} {status}" for status, count in counts.items()) or "nothing to keep"
+    line = plain(total + (f", {superseded} superseded" if superseded else ""))
+    if len(results) > _LISTED_RESULTS:
+        return line
+    listed = table("id", "status", "supersedes")
+    listed.columns[0].no_wrap = True
+    for result in results:
+        listed.add_row(plain(result["id"]), plain(result["status"]), plain(" ".join(result["superseded"]), "dim"))
+    return Group(listed, line) if results else line
+
+
+def _recalled(value: Mapping[str, Any], now: int) -> RenderableType:
+    parts: list[RenderableType] = []
+    if value["memories"]:
+        parts.append(_hits(value["memories"], now))
+    else:
+        parts.append(plain("nothing found" + ("; the profile has no memories yet" if value.get("txid") == 0 else "")))
+    if "turns" in value:
+        parts.append(_turns(value["turns"]) if value["turns"] else plain("no turns of the transcript match"))
+    if value.get("degraded"):
+        parts.append(plain(f"searched without: {', '.join(value['degraded'])}", "yellow"))
+    return Group(*parts)
+
+
+def _hits(hits: list[Any], now: int) -> Table:
+    made = table("memory", "type", "topic", "score", "age")
+    _, type_, topic, score, when = made.columns
+    type_.no_wrap = score.no_wrap = True
+    # Room for a whole id in the first column comes first, then the topics may have what is left.
+    width = _console().width
+    when.max_width = _AGE_WIDTH
+    others = _ID_WIDTH + max(len(hit["type"]) for hit in hits) + _SCORE_WIDTH + _AGE_WIDTH + 4 * _GAP
+    topic.max_width = max(_AGE_WIDTH, width - others)
+    for hit in hits:
+        memory = plain(hit["summary"])
+        memory.append(f"\n{printable(hit['id'])}", "dim")
+        if hit["superseded_by"] is not None:
+            memory.append("\nsuperseded", "yellow")
+        made.add_row(
+            memory,
+            plain(hit["type"]),
+            plain(hit["topic_key"]),
+            plain(f"{hit['score']:.4f}"),
+            plain(age(hit["created_at"], now)),
+        )
+    return made
+
+
+def _turns(turns: list[Any]) -> Table:
+    made = table("session", "turn", "role", "said", "distance")
+    for turn in turns:
+        distance = "" if turn["distance"] is None else f"{turn['distance']:.3f}"
+        made.add_row(
+            plain(turn["session_id"]), plain(turn["seq"]), plain(turn["role"]), plain(turn["content"]), plain(distance)
+        )
+    return made
+
+
+def _record(value: Mapping[str, Any], now: int) -> RenderableType:
+    fields = {
+        "id": value["id"],
+        "type": value["type"],
+        "topic": value["topic_key"],
+        "summary": value["summary"],
+        "content": json.dumps(value["content"], indent=2, ensure_ascii=False),
+        "keywords": value["keywords"],
+        "session": value["session_id"],
+        "source": value["source"],
+        "created": _moment(value["created_at"], now),
+        "expires": _moment(value["expires_at"], now),
+        "superseded": _moment(value["superseded_at"], now),
+        "by": value["superseded_by"],
+        "supersedes": "\n".join(value["supersedes"]),
+    }
+    made = Table.grid(padding=(0, 2))
+    for name, text in fields.items():
+        if text not in (None, ""):
+            made.add_row(Text(name, "bold"), plain(text))
+    if len(value["chain"]) <= 1:
+        return made
+    history = table("history", "id", "created", "superseded")
+    _, id_, created, superseded = history.columns
+    id_.no_wrap = True
+    created.max_width = superseded.max_width = _AGE_WIDTH
+    for link in value["chain"]:
+        until = link["superseded_at"]
+        history.add_row(
+            plain(link["summary"]),
+            plain(link["id"], "dim"),
+            plain(age(link["created_at"], now)),
+            plain("" if until is None else age(until, now)),
+        )
+    return Group(made, history)
+
+
+def _moment(ms: int | None, now: int) -> str | None:
+    if ms is None:
+        return None
+    try:
+        local = datetime.fromtimestamp(ms / 1_000).astimezone()
+    except (ValueError, OverflowError, OSError):  # farther off than calendars go
+        return age(ms, now)
+    return f"{local:%Y-%m-%d %H:%M:%S %Z} ({age(ms, now)})"
+
+
+def _forgotten(_: Mapping[str, Any], __: int) -> RenderableType:
+    return plain("forgotten")
+
+
+def _sessions(value: Mapping[str, Any], now: int) -> RenderableType:
+    if not value["sessions"]:
+        return plain("no sessions yet")
+    made = table("session", "turns", "open tasks", "last active", "started")
+    for session in value["sessions"]:
+        made.add_row(
+            plain(session["id"]),
+            plain(session["turns"]),
+            plain(session["tasks"]),
+            plain(age(session["last_active_at"], now)),
+            plain(age(session["created_at"], now)),
+        )
+    return made
+
+
+def _profiles(value: Mapping[str, Any], now: int) -> RenderableType:
+    if not value["profiles"]:
+        return plain(f"namespace {value['namespace']} has no profiles yet")
+    made = table("profile", "database", "created")
+    for profile in value["profiles"]:
+        made.add_row(plain(profile["profile"]), plain(profile["database"]), plain(age(profile["created_at"], now)))
+    return made
+
+
+_TABLES: dict[str, Callable[[Mapping[str, Any], int], RenderableType]] = {
+    "memory_ingest": _ingested,
+    "memory_recall": _recalled,
+    "memory_get": _record,
+    "memory_forget": _forgotten,
+    "memory_sessions_list": _sessions,
+    "memory_profiles_list": _profiles,
+}

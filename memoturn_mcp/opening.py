@@ -1,0 +1,48 @@
+"""Opens what the settings ask for: this machine's node, or a door to it or to another one.
+
+Imports neither the MCP library nor a web framework, so that a command starts fast. Called by `serving`,
+`app` and the command line.
+"""
+
+from __future__ import annotations
+
+from memoturn_core.caller import LOCAL
+from memoturn_core.door import Door, LocalDoor, RemoteDoor
+from memoturn_core.invoke import Observer, ignore
+from memoturn_core.node import Node
+from memoturn_core.providers.settings import make_embedder, make_language_model
+from memoturn_mcp.settings import Settings
+from memoturn_storage.ambient import SystemAmbient
+from memoturn_storage.connection import turn_lookaside_off
+from memoturn_storage.descriptors import handle_capacity, raise_descriptor_limit
+
+
+def open_node(settings: Settings) -> Node:
+    """The node of this process, on its data directory.
+
+    Raises:
+        Unavailable: the data directory cannot be used.
+    """
+    turn_lookaside_off()
+    raise_descriptor_limit()
+    ambient = SystemAmbient()
+    return Node.open(
+        settings.data_dir,
+        ambient=ambient,
+        threads=settings.engine_threads,
+        hot_cap=handle_capacity(settings.hot_cap),
+        queue_depth=settings.write_queue_depth,
+        embedder=make_embedder(settings.providers, ambient),
+        language_model=make_language_model(settings.providers, ambient),
+    )
+
+
+def open_door(settings: Settings) -> Door:
+    """To the node at `settings.url` where it is set, else to the files of this machine."""
+    if settings.url is not None:
+        return RemoteDoor(settings.url, settings.token)
+    return local_door(open_node(settings), settings)
+
+
+def local_door(node: Node, settings: Settings, observer: Observer = ignore) -> LocalDoor:
+    return LocalDoor(node, LOCAL, observer, settings.request_timeout_s)
