@@ -20,12 +20,11 @@ from memoturn_core.registry import OPERATIONS
 from memoturn_mcp.settings import ToolChoice, default_source
 from memoturn_schemas.errors import InvalidRequest, MemoturnError, NotFound
 from memoturn_schemas.json_schema import inlined, request_schema, response_schema
-from memoturn_schemas.names import BRANCH_RULE, NAME_RULE
 
 _ADDRESS: dict[str, dict[str, Any]] = {
-    "namespace": {"type": "string", "description": f"Who the memories belong to: {NAME_RULE}."},
-    "profile": {"type": "string", "description": f"Whose memories: one user, agent or project. {NAME_RULE}."},
-    "branch": {"type": "string", "description": f"A branch of the profile; main by default. {BRANCH_RULE}."},
+    "namespace": {"type": "string", "description": "Who the memories belong to."},
+    "profile": {"type": "string", "description": "Whose memories: one user, agent or project."},
+    "branch": {"type": "string", "description": "A branch of the profile; main by default."},
 }
 _PARTS: dict[Target, tuple[str, ...]] = {
     Target.NODE: (),
@@ -129,7 +128,10 @@ def _output_schema(operation: Operation) -> dict[str, Any]:
     return {
         "type": "object",
         "properties": {
-            "txid": {"type": ["integer", "null"], "description": "The transaction that the result reflects."},
+            "txid": {
+                "anyOf": [{"type": "integer"}, {"type": "null"}],
+                "description": "The transaction that the result reflects.",
+            },
             "result": result,
         },
         "required": ["txid", "result"],

@@ -12,12 +12,12 @@ Schema = dict[str, Any]
 
 @cache
 def _request(model: type[BaseModel]) -> Schema:
-    return _tidy(model.model_json_schema(mode="validation"))
+    return _tidy(model.model_json_schema(mode="validation"), optional=True)
 
 
 @cache
 def _response(shape: Any) -> Schema:
-    return _tidy(TypeAdapter(shape).json_schema(mode="serialization"))
+    return _tidy(TypeAdapter(shape).json_schema(mode="serialization"), optional=False)
 
 
 def request_schema(model: type[BaseModel]) -> Schema:
@@ -49,10 +49,11 @@ def inlined(schema: Schema) -> Schema:
     return expanded
 
 
-def _tidy(schema: Any) -> Schema:
-    """The same, shorter, for agents pay by the token.
+def _tidy(schema: Any, *, optional: bool) -> Schema:
+    """The same, shorter and plainer, for agents pay by the token and some clients know little of JSON Schema.
 
-    Drops the titles that pydantic makes of field names, and says "or null" within `type` where it can.
+    Drops the titles that pydantic makes of field names. With `optional`, a field that may be left out is
+    described by what it is where it is given: null is taken for absence too, but nobody need know.
     """
 
     def tidy(node: Any) -> Any:
@@ -66,14 +67,12 @@ def _tidy(schema: Any) -> Schema:
                 kept[key] = {name: tidy(field) for name, field in value.items()}
             else:
                 kept[key] = tidy(value)
-        return nullable(kept)
+        return given(kept) if optional else kept
 
-    def nullable(node: Schema) -> Schema:
+    def given(node: Schema) -> Schema:
         match node:
-            case {"anyOf": [{"type": str(kind), **rest}, {"type": "null"}]} if "enum" not in rest:
-                others = {key: value for key, value in node.items() if key not in ("anyOf", "default")}
-                default = {} if node.get("default") is None else {"default": node["default"]}
-                return {"type": [kind, "null"], **{str(key): value for key, value in rest.items()}, **others, **default}
+            case {"anyOf": [kind, {"type": "null"}], "default": None}:
+                return {**kind, **{key: value for key, value in node.items() if key not in ("anyOf", "default")}}
         return node
 
     tidied: Schema = tidy(schema)
