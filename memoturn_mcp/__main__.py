@@ -7,7 +7,7 @@ import os
 import sys
 from dataclasses import replace
 
-from memoturn_mcp.settings import Settings, ToolChoice
+from memoturn_mcp.settings import Settings
 from memoturn_schemas.errors import MemoturnError
 
 
@@ -34,7 +34,7 @@ def run(flags: dict[str, object]) -> None:
         from memoturn_mcp.serving import serve_stdio
 
         configure_logging(settings.log_level, json=False)
-        serve_stdio(replace(settings, tools=_chosen(settings.tools, flags)))
+        serve_stdio(_with_flags(settings, flags))
     except MemoturnError as error:
         print(f"memoturn-mcp: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
@@ -42,16 +42,17 @@ def run(flags: dict[str, object]) -> None:
         raise SystemExit(130) from None
 
 
-def _chosen(choice: ToolChoice, flags: dict[str, object]) -> ToolChoice:
+def _with_flags(settings: Settings, flags: dict[str, object]) -> Settings:
     def names(flag: str, otherwise: frozenset[str]) -> frozenset[str]:
         given = flags.get(flag)
         return frozenset(name.strip() for name in given.split(",")) if isinstance(given, str) else otherwise
 
-    return ToolChoice(
-        toolsets=names("toolsets", choice.toolsets or frozenset()) or None,
-        tools=names("tools", choice.tools),
-        excluded=names("exclude_tools", choice.excluded),
-        read_only=bool(flags.get("read_only")) or choice.read_only,
+    return replace(
+        settings,
+        toolsets=names("toolsets", settings.toolsets),
+        tools=names("tools", settings.tools),
+        excluded_tools=names("exclude_tools", settings.excluded_tools),
+        read_only=bool(flags.get("read_only")) or settings.read_only,
     )
 
 

@@ -30,7 +30,7 @@ from memoturn_mcp.opening import local_door
 from memoturn_mcp.responses import error_response, json_response
 from memoturn_mcp.rest import Rest
 from memoturn_mcp.server import make_server
-from memoturn_mcp.settings import Settings
+from memoturn_mcp.settings import ALL, Settings
 from memoturn_mcp.tools import Defaults
 from memoturn_schemas.errors import MethodNotAllowed, NotFound
 
@@ -39,7 +39,7 @@ def http_app(node: Node, settings: Settings) -> ASGIApp:
     """Everything that a node serves over HTTP. The node is the caller's to close."""
     metrics = Metrics(node)
     door = local_door(node, settings, metrics.observe)
-    server = make_server(door, settings.tools, Defaults(settings.namespace, settings.profile))
+    server = make_server(door, settings.tool_choice(ALL), Defaults(settings.namespace, settings.profile))
     sessions = StreamableHTTPSessionManager(server, max_request_body_size=settings.max_body_bytes)
     sse = SseServerTransport("/messages/", max_request_body_size=settings.max_body_bytes)
 

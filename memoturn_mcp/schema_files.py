@@ -13,13 +13,13 @@ import sys
 from pathlib import Path
 
 from memoturn_mcp import openapi, tools
-from memoturn_mcp.settings import ToolChoice
+from memoturn_mcp.settings import ALL, ToolChoice
 from memoturn_mcp.tools import Defaults
 
 
 def contents() -> dict[str, str]:
     """File name to text."""
-    every = ToolChoice(toolsets=frozenset({"all"}))
+    every = ToolChoice(toolsets=frozenset({ALL}))
     listed = [tools.as_tool(operation, Defaults()) for operation in tools.chosen(every)]
     described = [tool.model_dump(mode="json", by_alias=True, exclude_none=True) for tool in listed]
     return {

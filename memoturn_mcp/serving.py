@@ -18,7 +18,7 @@ from mcp.server.stdio import stdio_server
 
 from memoturn_mcp.opening import open_door, open_node
 from memoturn_mcp.server import make_server
-from memoturn_mcp.settings import DEFAULT_NAME, Settings
+from memoturn_mcp.settings import DEFAULT, DEFAULT_NAME, Settings
 from memoturn_mcp.stdio_streams import Answers, Outstanding, Requests
 from memoturn_mcp.tools import Defaults
 from memoturn_schemas.errors import InvalidRequest
@@ -73,7 +73,7 @@ def serve_stdio(settings: Settings) -> None:
     """
     settings = replace(settings, namespace=settings.namespace or DEFAULT_NAME, profile=settings.profile or DEFAULT_NAME)
     door = open_door(settings)
-    server = make_server(door, settings.tools, Defaults(settings.namespace, settings.profile))
+    server = make_server(door, settings.tool_choice(DEFAULT), Defaults(settings.namespace, settings.profile))
 
     async def main() -> None:
         # Bytes that are not UTF-8 become surrogates, which the parser refuses, and not U+FFFD, which

@@ -27,6 +27,9 @@ DEFAULT_LISTEN = "127.0.0.1:8787"
 DEFAULT_NAME = "default"
 """The namespace and profile of the stdio server where none are set: one person, one machine."""
 
+ALL, DEFAULT = "all", "default"
+"""Toolsets beside those of the operations: every tool, and the few that most agents need."""
+
 _KNOWN = frozenset(
     PREFIX + name
     for name in """
@@ -41,9 +44,9 @@ _KNOWN = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class ToolChoice:
-    """Which tools an MCP server lists; `toolsets` None is the default set."""
+    """Which tools an MCP server lists: those of the toolsets and the single ones, less the excluded."""
 
-    toolsets: frozenset[str] | None = None
+    toolsets: frozenset[str] = frozenset({DEFAULT})
     tools: frozenset[str] = frozenset()
     excluded: frozenset[str] = frozenset()
     read_only: bool = False
@@ -67,8 +70,16 @@ class Settings:
     allowed_hosts: frozenset[str] = frozenset()
     allowed_origins: frozenset[str] = frozenset()
     log_level: str = "info"
-    tools: ToolChoice = ToolChoice()
+    toolsets: frozenset[str] = frozenset()
+    tools: frozenset[str] = frozenset()
+    excluded_tools: frozenset[str] = frozenset()
+    read_only: bool = False
     providers: ProviderSettings = field(default_factory=lambda: ProviderSettings.from_environment({}))
+
+    def tool_choice(self, otherwise: str) -> ToolChoice:
+        """What was asked for, or the toolset `otherwise` where neither toolsets nor tools were."""
+        toolsets = self.toolsets or (frozenset() if self.tools else frozenset({otherwise}))
+        return ToolChoice(toolsets, self.tools, self.excluded_tools, self.read_only)
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Self:
@@ -102,12 +113,10 @@ class Settings:
             allowed_hosts=_words(environ, "MEMOTURN_ALLOWED_HOSTS"),
             allowed_origins=_words(environ, "MEMOTURN_ALLOWED_ORIGINS"),
             log_level=_one_of(environ, "MEMOTURN_LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
-            tools=ToolChoice(
-                toolsets=_words(environ, "MEMOTURN_TOOLSETS") or None,
-                tools=_words(environ, "MEMOTURN_TOOLS"),
-                excluded=_words(environ, "MEMOTURN_EXCLUDE_TOOLS"),
-                read_only=_flag(environ, "MEMOTURN_READ_ONLY"),
-            ),
+            tools=_words(environ, "MEMOTURN_TOOLS"),
+            toolsets=_words(environ, "MEMOTURN_TOOLSETS"),
+            excluded_tools=_words(environ, "MEMOTURN_EXCLUDE_TOOLS"),
+            read_only=_flag(environ, "MEMOTURN_READ_ONLY"),
             providers=ProviderSettings.from_environment(environ),
         )
 

@@ -17,7 +17,7 @@ from memoturn_core.address import NODE, Address
 from memoturn_core.door import Door
 from memoturn_core.operations import Operation, Reply, Target
 from memoturn_core.registry import OPERATIONS
-from memoturn_mcp.settings import ToolChoice, default_source
+from memoturn_mcp.settings import ALL, DEFAULT, ToolChoice, default_source
 from memoturn_schemas.errors import InvalidRequest, MemoturnError, NotFound
 from memoturn_schemas.json_schema import inlined, request_schema, response_schema
 
@@ -55,15 +55,16 @@ def chosen(choice: ToolChoice) -> list[Operation]:
         InvalidRequest: a toolset or tool that does not exist.
     """
     toolsets = {operation.toolset for operation in OPERATIONS.values()}
-    _require_known("toolset", (choice.toolsets or frozenset()) - {"all"}, toolsets)
+    _require_known("toolset", choice.toolsets, toolsets | {ALL, DEFAULT})
     _require_known("tool", choice.tools | choice.excluded, OPERATIONS.keys())
     listed = []
     for operation in OPERATIONS.values():
-        if choice.toolsets is None:
-            wanted = operation.default_tool and not choice.tools
-        else:
-            wanted = "all" in choice.toolsets or operation.toolset in choice.toolsets
-        wanted = wanted or operation.name in choice.tools
+        wanted = (
+            ALL in choice.toolsets
+            or operation.toolset in choice.toolsets
+            or (DEFAULT in choice.toolsets and operation.default_tool)
+            or operation.name in choice.tools
+        )
         if wanted and operation.name not in choice.excluded and (operation.read_only or not choice.read_only):
             listed.append(operation)
     return listed

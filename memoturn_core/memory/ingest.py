@@ -155,7 +155,7 @@ def _assert(transaction: Transaction, prepared: _Prepared, now: int, model: str 
     if known is not None:
         result["status"] = "revived"
         rows.delete(transaction, known)
-        row = replace(row, source=known.source or row.source)
+        row = replace(row, source=known.source)
     result["superseded"] = _supersede_active(transaction, prepared, now)
     vector = prepared.vector
     if vector is not None and not accept_dimension(transaction.connection, vector, model=model):

@@ -12,9 +12,9 @@ section 2.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import structlog
 
@@ -33,8 +33,11 @@ from memoturn_schemas.memory import (
     MemoryType,
     RecallRequest,
     RecallResponse,
+    TurnHit,
 )
 from memoturn_storage.handle import Snapshot
+
+K = TypeVar("K", bound=Hashable)
 
 log = structlog.get_logger("memoturn")
 
@@ -118,11 +121,18 @@ def search(snapshot: Snapshot, request: RecallRequest, vector: Vector | None) ->
     return answer
 
 
-def _turns(snapshot: Snapshot, request: RecallRequest, vector: Vector | None) -> list[Any]:
-    found = [] if vector is None else turns.near(snapshot, vector, request.k, request.session_id)
-    if not found and request.query is not None:
-        found = turns.matching(snapshot, request.query, request.k, request.session_id)
-    return found
+def _turns(snapshot: Snapshot, request: RecallRequest, vector: Vector | None) -> list[TurnHit]:
+    """By the client's vector, or by words, or, where the node embedded the words, by both."""
+    near = [] if vector is None else turns.near(snapshot, vector, request.k, request.session_id)
+    if request.query is None or (near and request.embedding is not None):
+        return near
+    matching = turns.matching(snapshot, request.query, request.k, request.session_id)
+    found = {(turn["session_id"], turn["seq"]): turn for turn in [*matching, *near]}
+    channels: dict[Channel, list[tuple[str, int]]] = {
+        "keyword": [(turn["session_id"], turn["seq"]) for turn in matching],
+        "vector": [(turn["session_id"], turn["seq"]) for turn in near],
+    }
+    return [found[fused.key] for fused in _fuse(channels)[: request.k]]
 
 
 # --- filters ------------------------------------------------------------------------------------
@@ -203,18 +213,30 @@ def _rowids(snapshot: Snapshot, sql: str, parameters: tuple[Any, ...]) -> list[i
 # --- fusion --------------------------------------------------------------------------------------
 
 
-def _hits(snapshot: Snapshot, channels: dict[Channel, list[int]], k: int) -> list[Hit]:
-    scores: dict[int, float] = {}
-    found_by: dict[int, list[Channel]] = {}
-    for channel, rowids in channels.items():
-        for rank, rowid in enumerate(rowids, start=1):
-            scores[rowid] = scores.get(rowid, 0.0) + _WEIGHTS[channel] / (_RANK_OFFSET + rank)
-            found_by.setdefault(rowid, []).append(channel)
-    best = sorted(scores, key=scores.__getitem__, reverse=True)[:k]
+@dataclass(slots=True)
+class _Fused(Generic[K]):
+    key: K
+    score: float
+    channels: list[Channel]
+
+
+def _fuse(channels: Mapping[Channel, Sequence[K]]) -> list[_Fused[K]]:
+    """Weighted reciprocal rank over the keys that each channel found, best first."""
+    fused: dict[K, _Fused[K]] = {}
+    for channel, keys in channels.items():
+        for rank, key in enumerate(keys, start=1):
+            entry = fused.setdefault(key, _Fused(key, 0.0, []))
+            entry.score += _WEIGHTS[channel] / (_RANK_OFFSET + rank)
+            entry.channels.append(channel)
+    return sorted(fused.values(), key=lambda entry: entry.score, reverse=True)
+
+
+def _hits(snapshot: Snapshot, channels: Mapping[Channel, Sequence[int]], k: int) -> list[Hit]:
+    best = _fuse(channels)[:k]
     if not best:
         return []
     found: list[Any] = snapshot.connection.execute(
-        f"SELECT {COLUMNS} FROM __memoturn_memories WHERE rowid IN carray(?)", (bound(best),)
+        f"SELECT {COLUMNS} FROM __memoturn_memories WHERE rowid IN carray(?)", (bound(hit.key for hit in best),)
     ).fetchall()
     rows = {row.rowid: row for row in (Row(*values) for values in found)}
-    return [Hit(**rows[rowid].core(), score=scores[rowid], channels=found_by[rowid]) for rowid in best]
+    return [Hit(**rows[hit.key].core(), score=hit.score, channels=hit.channels) for hit in best]

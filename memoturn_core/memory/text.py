@@ -30,10 +30,11 @@ STOPWORDS = frozenset(
 
 def words(query: str) -> list[str]:
     """The distinct words worth looking up, as they are written, in order of appearance."""
-    distinct = {word.lower(): word for word in reversed(_split(query))}
-    appearing = list(reversed(distinct.items()))
-    telling = [word for folded, word in appearing if folded not in STOPWORDS]
-    return (telling or [word for _, word in appearing])[:TERMS_AT_MOST]
+    distinct: dict[str, str] = {}
+    for word in _split(query):
+        distinct.setdefault(word.lower(), word)
+    telling = [word for folded, word in distinct.items() if folded not in STOPWORDS]
+    return (telling or list(distinct.values()))[:TERMS_AT_MOST]
 
 
 def _split(query: str) -> list[str]:

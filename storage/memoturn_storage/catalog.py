@@ -66,8 +66,7 @@ class Catalog:
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not path.exists():
                 SCHEMA.create(path, ambient)
-            self._connection = open_database(path, on_wal_frames=self._note_wal_frames)
-            SCHEMA.migrate(self._connection)
+            self._connection = self._open(path)
         except (apsw.Error, OSError) as error:
             raise _located(error, directory) from error
 
@@ -127,6 +126,15 @@ class Catalog:
 
     def close(self) -> None:
         self._connection.close()
+
+    def _open(self, path: Path) -> apsw.Connection:
+        connection = open_database(path, on_wal_frames=self._note_wal_frames)
+        try:
+            SCHEMA.migrate(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
 
     def _select(self, name: str) -> Entry | None:
         try:

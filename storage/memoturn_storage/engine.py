@@ -53,6 +53,7 @@ class Engine:
         hot_cap: int = 256,
         queue_depth: int = 256,
     ) -> None:
+        threads = min(threads, hot_cap)  # each keeps one database open at least
         self._workers = [
             Worker(
                 schema,

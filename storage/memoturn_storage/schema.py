@@ -83,7 +83,11 @@ class Schema:
     def migrated_copy(self, connection: apsw.Connection) -> apsw.Connection:
         """An in-memory copy of an older file, at the newest version."""
         copy = open_memory(connection.serialize("main"))
-        self.migrate(copy)
+        try:
+            self.migrate(copy)
+        except BaseException:
+            copy.close()
+            raise
         return copy
 
     def empty(self) -> apsw.Connection:

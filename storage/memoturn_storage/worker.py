@@ -37,6 +37,9 @@ class _Queue:
     writes: deque[WriteJob] = field(default_factory=deque)
     reads: deque[ReadJob] = field(default_factory=deque)
 
+    def drop_cancelled(self) -> None:
+        self.writes = deque(job for job in self.writes if not job.future.cancelled())
+
     def take(self, limit: int) -> tuple[list[WriteJob], list[ReadJob]]:
         return _take(self.writes, limit), _take(self.reads, limit)
 
@@ -79,9 +82,11 @@ class Worker:
                 queue = self._queues[database.key] = _Queue(database)
             if isinstance(job, ReadJob):
                 queue.reads.append(job)
-            elif len(queue.writes) >= self._queue_depth:
-                raise Overloaded(f"the database has {self._queue_depth} writes waiting; try again")
             else:
+                if len(queue.writes) >= self._queue_depth:
+                    queue.drop_cancelled()
+                if len(queue.writes) >= self._queue_depth:
+                    raise Overloaded(f"the database has {self._queue_depth} writes waiting; try again")
                 queue.writes.append(job)
             self._wake.notify()
         if self._thread is None:

@@ -112,7 +112,7 @@ def test_an_unknown_toolset_is_refused_at_the_start(tmp_path):
         [*COMMAND, "--toolsets", "memroy"], capture_output=True, text=True, env=environment(tmp_path), check=False
     )
     assert done.returncode == 2
-    assert "there is no toolset 'memroy'; there are health, memory, transcript" in done.stderr
+    assert "there is no toolset 'memroy'; there are all, default, health, memory, transcript" in done.stderr
     assert done.stdout == ""
 
 

@@ -1,0 +1,317 @@
+"""The vector index against brute force, and the cached one against the file, whatever happens to it."""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from memoturn_core.memory.tables import SCHEMA
+from memoturn_core.memory.vectors import MemoryVectors, TurnVectors, Vector, VectorIndex, as_vector
+from memoturn_schemas.errors import InvalidRequest
+from memoturn_storage.ambient import Ambient, ManualAmbient, SystemAmbient
+from memoturn_storage.engine import Engine
+from memoturn_storage.handle import Snapshot, Transaction
+from memoturn_storage.worker import Database
+
+BOUNDED = settings(max_examples=150, deadline=None)
+WAIT = 20
+
+Rows = dict[int, Sequence[float]]
+floats = st.floats(width=32, allow_nan=False, allow_infinity=False) | st.sampled_from(
+    [0.0, 1.0, -1.0, 1e38, -1e38, 1e-38, -1e-38, 1e-45]
+)
+vectors = st.lists(floats, min_size=3, max_size=3)
+AXES = {"x": (1.0, 0.0, 0.0), "X": (7.0, 0.0, 0.0), "y": (0.0, 1.0, 0.0), "-": (-1.0, 0.0, 0.0), "0": (0.0, 0.0, 0.0)}
+axes = st.sampled_from(list(AXES.values()))
+
+
+def as_stored(values: Sequence[float]) -> Vector:
+    return as_vector(values)
+
+
+def index_of(rows: Rows) -> VectorIndex:
+    matrix = np.array([as_stored(values) for values in rows.values()], "<f4")
+    return VectorIndex(list(rows), matrix if rows else np.empty((0, 0), "<f4"))
+
+
+def cosines(rows: Rows, query: Sequence[float]) -> dict[int, float]:
+    """By the textbook, in float64, over float32 inputs; rows of zeros have none."""
+    wanted = as_stored(query).astype(np.float64)
+    result = {}
+    for rowid, values in rows.items():
+        vector = as_stored(values).astype(np.float64)
+        lengths = np.sqrt(vector @ vector) * np.sqrt(wanted @ wanted)
+        if lengths > 0:
+            result[rowid] = float(vector @ wanted / lengths)
+    return result
+
+
+def assert_nearest(found: list[tuple[int, float]], rows: Rows, query: Sequence[float], wanted: int, kept: Any) -> None:
+    """`found` is what brute force gives, up to the rounding of float32."""
+    expected = {rowid: cosine for rowid, cosine in cosines(rows, query).items() if kept(rowid)}
+    rowids = [rowid for rowid, _ in found]
+    assert len(set(rowids)) == len(rowids), "no row is found twice"
+    assert set(rowids) <= set(expected)
+    assert len(found) == min(wanted, len(expected))
+    for rowid, cosine in found:
+        assert cosine == pytest.approx(expected[rowid], abs=1e-5)
+    best = sorted(expected.values(), reverse=True)[: len(found)]
+    assert [cosine for _, cosine in found] == pytest.approx(best, abs=1e-5)
+    assert [cosine for _, cosine in found] == sorted((cosine for _, cosine in found), reverse=True)
+
+
+# --- the index alone -----------------------------------------------------------------------------
+
+
+@BOUNDED
+@given(st.lists(vectors, max_size=40), vectors, st.integers(1, 50), st.integers(1, 5))
+def test_the_nearest_are_those_of_brute_force(
+    stored: list[list[float]], query: list[float], wanted: int, every: int
+) -> None:
+    rows: Rows = dict(enumerate(stored, start=1))
+    kept = lambda rowid: rowid % every == 0  # noqa: E731
+    found = index_of(rows).nearest(as_stored(query), wanted, lambda rowids: {row for row in rowids if kept(row)})
+    assert_nearest(found, rows, query, wanted, kept)
+
+
+@BOUNDED
+@given(st.integers(1, 400), st.integers(0, 2**32 - 1), st.integers(1, 120), st.integers(1, 40))
+def test_a_filter_never_starves_the_search(count: int, seed: int, wanted: int, every: int) -> None:
+    drawn = np.random.default_rng(seed).standard_normal((count + 1, 4)).astype("<f4")
+    rows: Rows = {rowid: drawn[rowid].tolist() for rowid in range(1, count + 1)}
+    kept = lambda rowid: rowid % every == 0  # noqa: E731
+    found = index_of(rows).nearest(drawn[0], wanted, lambda rowids: {row for row in rowids if kept(row)})
+    assert_nearest(found, rows, drawn[0].tolist(), wanted, kept)
+
+
+@BOUNDED
+@given(st.text("xXy-0", min_size=60, max_size=400), st.integers(1, 120), st.integers(1, 40))
+def test_among_equals_the_newer_row_comes_first_and_none_is_missed_or_found_twice(
+    stored: str, wanted: int, every: int
+) -> None:
+    rows: Rows = {rowid: AXES[axis] for rowid, axis in enumerate(stored, start=1)}
+    expected = {rowid: cosine for rowid, cosine in cosines(rows, (1.0, 0.0, 0.0)).items() if rowid % every == 0}
+    found = index_of(rows).nearest(
+        as_stored((1.0, 0.0, 0.0)), wanted, lambda rowids: {row for row in rowids if row % every == 0}
+    )
+    assert found == sorted(expected.items(), key=lambda item: (-item[1], -item[0]))[:wanted]
+
+
+def test_three_hundred_equal_vectors_are_all_found_newest_first() -> None:
+    index = index_of(dict.fromkeys(range(300), (0.0, 3.0)))
+
+    def found(wanted: int, every: int) -> list[int]:
+        nearest = index.nearest(
+            as_stored((0.0, 1.0)), wanted, lambda rowids: {row for row in rowids if row % every == 0}
+        )
+        return [rowid for rowid, _ in nearest]
+
+    assert found(5, 1) == [299, 298, 297, 296, 295]
+    assert found(10, 20) == list(range(280, 80, -20))
+    assert found(300, 3) == list(range(297, -1, -3))
+
+
+@pytest.mark.parametrize("every", [1, 3, 7, 11, 13])
+def test_a_filtered_search_among_many_equals_finds_each_row_once(every: int) -> None:
+    drawn = np.random.default_rng(0)
+    matrix = np.concatenate([np.tile([[1.0, 0.0]], (200, 1)), drawn.standard_normal((200, 2))])
+    index = VectorIndex(list(range(400)), drawn.permutation(matrix).astype("<f4"))
+    kept = set(range(0, 400, every))
+    found = [rowid for rowid, _ in index.nearest(as_stored((1.0, 0.0)), len(kept), lambda rowids: kept & set(rowids))]
+    assert sorted(found) == sorted(kept)
+
+
+@pytest.mark.parametrize("scale", [1e38, 1e-38, 1e-45, 1.0])
+def test_neither_huge_nor_tiny_vectors_overflow(scale: float) -> None:
+    rows: Rows = {1: (scale, scale, 0.0), 2: (-scale, scale, 0.0), 3: (0.0, 0.0, scale), 4: (0.0, 0.0, 0.0)}
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        index = index_of(rows)
+        for other in (1e38, 1e-38, 1.0):
+            found = index.nearest(as_stored((other, other, 0.0)), 9, set)
+            assert [rowid for rowid, _ in found] == [1, 3, 2]
+            assert [cosine for _, cosine in found] == pytest.approx([1.0, 0.0, 0.0], abs=1e-6)
+
+
+def test_zeros_match_nothing_and_nothing_matches_zeros() -> None:
+    index = index_of({1: (0.0, 0.0), 2: (1.0, 0.0), 3: (-0.0, 0.0)})
+    assert [rowid for rowid, _ in index.nearest(as_stored((-1.0, 0.0)), 9, set)] == [2]
+    assert index.nearest(as_stored((0.0, 0.0)), 9, set) == []
+    assert index_of({1: (0.0, 0.0)}).nearest(as_stored((1.0, 0.0)), 9, set) == []
+
+
+def test_a_query_of_another_dimension_or_an_empty_index_finds_nothing() -> None:
+    index = index_of({1: (1.0, 0.0)})
+    assert index.nearest(as_stored((1.0, 0.0, 0.0)), 9, set) == []
+    assert index.nearest(as_stored(()), 9, set) == []
+    assert VectorIndex([], np.empty((0, 0), "<f4")).nearest(as_stored((1.0,)), 9, set) == []
+
+
+# --- kept in step by the engine ------------------------------------------------------------------
+
+Change = tuple[str, int, Sequence[float]]
+changes = st.tuples(st.sampled_from(["put", "put", "remove", "replace"]), st.integers(1, 30), vectors | axes)
+jobs = st.tuples(st.sampled_from(["ok", "ok", "ok", "fail"]), st.lists(changes, min_size=1, max_size=8))
+
+
+def apply(transaction: Transaction, changed: Sequence[Change]) -> None:
+    """Put where there is nothing, remove, or replace; memory and turn vectors alike."""
+    present = {row for (row,) in transaction.connection.execute(f"SELECT rowid FROM {MemoryVectors.table}")}
+    for what, rowid, values in changed:
+        for kind in (MemoryVectors, TurnVectors):
+            if what == "remove" or (what == "replace" and rowid in present):
+                kind.delete(transaction, [rowid])
+            if what == "replace" or (what == "put" and rowid not in present):
+                kind.insert(transaction, rowid, as_stored(values))
+        present = present - {rowid} if what == "remove" else present | {rowid}
+
+
+def apply_to_model(rows: Rows, changed: Sequence[Change]) -> None:
+    for what, rowid, values in changed:
+        if what == "remove":
+            rows.pop(rowid, None)
+        elif what == "replace" or rowid not in rows:
+            rows[rowid] = values
+
+
+def work(outcome: str, changed: Sequence[Change]) -> Any:
+    def run(transaction: Transaction) -> None:
+        apply(transaction, changed)
+        if outcome == "fail":
+            raise InvalidRequest("rolled back")
+
+    return run
+
+
+class Hurried(ManualAmbient):
+    """A clock that moves on by a second whenever it is looked at, so that no budget outlasts a runaway."""
+
+    def monotonic(self) -> float:
+        self.advance(seconds=1)
+        return super().monotonic()
+
+
+@contextmanager
+def engines(count: int = 1, *, threads: int = 0, ambient: Ambient | None = None) -> Iterator[list[Engine]]:
+    running = [Engine(SCHEMA, ambient or SystemAmbient(), threads=threads) for _ in range(count)]
+    try:
+        yield running
+    finally:
+        for engine in running:
+            engine.close()
+
+
+@contextmanager
+def held(engine: Engine, database: Database) -> Iterator[None]:
+    """Keep the engine's thread busy, so that what is queued meanwhile is one group."""
+    entered, released = threading.Event(), threading.Event()
+
+    def hold(_: Snapshot) -> None:
+        entered.set()
+        assert released.wait(WAIT)
+
+    engine.read(database, hold)
+    assert entered.wait(WAIT)
+    try:
+        yield
+    finally:
+        released.set()
+
+
+def seen(engine: Engine, database: Database, kind: type[VectorIndex], query: Sequence[float]) -> list[Any]:
+    def search(snapshot: Snapshot) -> list[Any]:
+        index = kind.of(snapshot)
+        assert kind.of(snapshot) is index
+        return [len(index), *index.nearest(as_stored(query), 1_000, set)]
+
+    return engine.read(database, search).result(WAIT).value
+
+
+def assert_in_step(engine: Engine, database: Database, rows: Rows, query: Sequence[float]) -> None:
+    with closing(Engine(SCHEMA, SystemAmbient(), threads=0)) as fresh:
+        for kind in (MemoryVectors, TurnVectors):
+            count, *found = seen(engine, database, kind, query)
+            built_count, *built = seen(fresh, database, kind, query)
+            assert count == built_count == len(rows)
+            assert {rowid for rowid, _ in found} == {rowid for rowid, _ in built}
+            assert_nearest(found, rows, query, 1_000, lambda _: True)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(jobs, min_size=1, max_size=8), vectors)
+def test_after_every_write_and_every_rollback_the_cached_index_is_that_of_the_file(
+    scenario: list[tuple[str, list[Change]]], query: list[float]
+) -> None:
+    rows: Rows = {}
+    with tempfile.TemporaryDirectory() as directory, engines() as (engine,):
+        database = Database("a", Path(directory))
+        for outcome, changed in scenario:
+            future = engine.write(database, work(outcome, changed))
+            if outcome == "ok":
+                future.result(WAIT)
+                apply_to_model(rows, changed)
+            else:
+                assert isinstance(future.exception(WAIT), InvalidRequest)
+            assert_in_step(engine, database, rows, query)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.lists(jobs, min_size=1, max_size=6), min_size=1, max_size=4), vectors)
+def test_participants_of_a_group_change_the_cached_index_only_where_they_land(
+    groups: list[list[tuple[str, list[Change]]]], query: list[float]
+) -> None:
+    rows: Rows = {}
+    with tempfile.TemporaryDirectory() as directory, engines(threads=1) as (engine,):
+        database = Database("a", Path(directory))
+        for group in groups:
+            with held(engine, database):
+                futures = [engine.write(database, work(outcome, changed)) for outcome, changed in group]
+            for (outcome, changed), future in zip(group, futures, strict=True):
+                assert (future.exception(WAIT) is None) == (outcome == "ok")
+                if outcome == "ok":
+                    apply_to_model(rows, changed)
+            assert_in_step(engine, database, rows, query)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, 1), st.booleans(), jobs), min_size=1, max_size=8), vectors)
+def test_what_another_connection_writes_is_noticed(
+    scenario: list[tuple[int, bool, tuple[str, list[Change]]]], query: list[float]
+) -> None:
+    rows: Rows = {}
+    with tempfile.TemporaryDirectory() as directory, engines(2) as both:
+        database = Database("a", Path(directory))
+        for writer, read_in_between, (outcome, changed) in scenario:
+            both[writer].write(database, work(outcome, changed)).exception(WAIT)
+            if outcome == "ok":
+                apply_to_model(rows, changed)
+            for engine in both if read_in_between else ():
+                assert_in_step(engine, database, rows, query)
+        for engine in both:
+            assert_in_step(engine, database, rows, query)
+
+
+def test_an_interrupted_write_in_the_group_leaves_the_cached_index_right(tmp_path: Path) -> None:
+    database = Database("a", tmp_path)
+    runaway = (
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
+        " INSERT INTO __memoturn_turn_vectors SELECT 1000 + i, 'x' FROM n"
+    )
+    with engines(threads=1, ambient=Hurried()) as (engine,):
+        engine.write(database, work("ok", [("put", 1, (1.0, 0.0, 0.0))])).result(WAIT)
+        assert_in_step(engine, database, {1: (1.0, 0.0, 0.0)}, (1.0, 0.0, 0.0))
+        with held(engine, database):
+            first = engine.write(database, work("ok", [("put", 2, (0.0, 1.0, 0.0))]))
+            late = engine.write(database, lambda it: it.connection.execute(runaway).fetchall(), deadline=100)
+            last = engine.write(database, work("ok", [("replace", 1, (0.0, 0.0, 1.0))]))
+        assert late.exception(WAIT) is not None
+        assert first.result(WAIT).txid == last.result(WAIT).txid == 2
+        assert_in_step(engine, database, {1: (0.0, 0.0, 1.0), 2: (0.0, 1.0, 0.0)}, (0.0, 0.0, 1.0))
