@@ -149,7 +149,7 @@ class Model:
             content=memory.get("content"),
             keywords=memory.get("keywords") or "",
             session_id=memory.get("session_id"),
-            source=(known.source if known else None) or memory.get("source"),
+            source=known.source if known else memory.get("source"),
             created_at=now,
             expires_at=now + 1_000 * (86_400 if ttl is None else ttl) if memory["type"] == "task" else None,
             embedding=memory.get("embedding"),
