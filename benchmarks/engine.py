@@ -87,7 +87,7 @@ class Bench:
 
     async def first_touch(self, quick: bool) -> Row:
         """The first write to a database that exists by name only."""
-        image = SCHEMA.template()
+        image = SCHEMA.template
 
         async def touch(index: int) -> None:
             await self.call("memory_append", f"cold-{index + 1_000}", {"session": "s", "role": "user", "content": "hi"})

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import IntEnum, StrEnum
 from typing import Any, Literal
 
@@ -73,102 +73,69 @@ Handler = Callable[[Any, Any], Awaitable[Reply]]
 FillDefaults = Callable[[dict[str, Any], str | None], dict[str, Any]]
 
 
-@dataclass(frozen=True, slots=True)
-class Operation:
-    """One operation, for every surface. See `operation` for the fields."""
+DECLARED: dict[str, Operation] = {}
+"""Filled by the decorator; read by `memoturn_core.registry`, which has them in order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Declaration:
+    """What an operation is, but for its handler; calling it with the handler declares the operation.
+
+    Used as a decorator, under the name `operation`.
+    """
 
     name: str
+    """Unique; the tool's name in MCP."""
     title: str
-    description: str
+    """For people."""
     target: Target
+    """What it acts on; decides the handler's first argument and the address on each surface."""
     scope: Scope
+    """What the caller needs."""
     toolset: str
-    default_tool: bool
+    """The group under which MCP offers it."""
     request: type[RequestModel]
+    """The model that validates its arguments."""
     response: Any
-    handler: Handler
+    """The typed dictionary of `Reply.value`, for the schemas."""
     rest: Rest | None
-    read_only: bool
-    destructive: bool
-    idempotent: bool
-    open_world: bool
-    missing: Mapping[str, Any] | None
-    concise: Callable[[Any], Mapping[str, Any]] | None
-    concise_response: Any
-    fill_defaults: FillDefaults | None
+    """Where REST serves it, or None."""
+    default_tool: bool = False
+    """Whether MCP lists it without being asked to."""
+    read_only: bool = False
+    """This and the next three are what MCP clients show before they allow a call."""
+    destructive: bool = False
+    idempotent: bool = False
+    open_world: bool = False
+    missing: Mapping[str, Any] | None = None
+    """The answer for agents where REST says 404 of the thing itself, e.g. `{"found": False}`."""
+    concise: Callable[[Any], Mapping[str, Any]] | None = None
+    """Makes the short answer for agents."""
+    concise_response: Any = None
+    """The shape of the short answer."""
+    fill_defaults: FillDefaults | None = None
+    """Completes arguments that agents and people may leave out; takes them and the default source."""
+
+    def __call__(self, handler: Handler) -> Handler:
+        if self.name in DECLARED:
+            raise ValueError(f"operation {self.name} is declared twice")
+        declared = {field.name: getattr(self, field.name) for field in fields(self)}
+        description = inspect.cleandoc(handler.__doc__ or "")
+        DECLARED[self.name] = Operation(**declared, description=description, handler=handler)
+        return handler
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation(Declaration):
+    """One operation, for every surface."""
+
+    description: str
+    """The handler's docstring; its first line says when to call it."""
+    handler: Handler
 
     @property
     def summary(self) -> str:
         return self.description.split("\n", 1)[0]
 
 
-DECLARED: dict[str, Operation] = {}
-"""Filled by the decorator; read by `memoturn_core.registry`, which has them in order."""
-
-
-def operation(
-    *,
-    name: str,
-    title: str,
-    target: Target,
-    scope: Scope,
-    toolset: str,
-    request: type[RequestModel],
-    response: Any,
-    rest: Rest | None,
-    default_tool: bool = False,
-    read_only: bool = False,
-    destructive: bool = False,
-    idempotent: bool = False,
-    open_world: bool = False,
-    missing: Mapping[str, Any] | None = None,
-    concise: Callable[[Any], Mapping[str, Any]] | None = None,
-    concise_response: Any = None,
-    fill_defaults: FillDefaults | None = None,
-) -> Callable[[Handler], Handler]:
-    """Declare the decorated function as an operation.
-
-    Args:
-        name: unique; the tool's name in MCP.
-        title: for people.
-        target: what it acts on; decides the handler's first argument and the address on each surface.
-        scope: what the caller needs.
-        toolset: the group under which MCP and the CLI offer it.
-        request: the model that validates its arguments.
-        response: the typed dictionary of `Reply.value`, for the schemas.
-        rest: where REST serves it, or None.
-        default_tool: whether MCP lists it without being asked to.
-        read_only, destructive, idempotent, open_world: what MCP clients show before they allow a call.
-        missing: the answer for agents where REST says 404 of the thing itself, e.g. `{"found": False}`.
-        concise: makes the short answer for agents; `concise_response` is its shape.
-        fill_defaults: completes arguments that agents and people may leave out; takes them and the
-            default source.
-    """
-
-    def declare(handler: Handler) -> Handler:
-        if name in DECLARED:
-            raise ValueError(f"operation {name} is declared twice")
-        DECLARED[name] = Operation(
-            name=name,
-            title=title,
-            description=inspect.cleandoc(handler.__doc__ or ""),
-            target=target,
-            scope=scope,
-            toolset=toolset,
-            default_tool=default_tool,
-            request=request,
-            response=response,
-            handler=handler,
-            rest=rest,
-            read_only=read_only,
-            destructive=destructive,
-            idempotent=idempotent,
-            open_world=open_world,
-            missing=missing,
-            concise=concise,
-            concise_response=concise_response,
-            fill_defaults=fill_defaults,
-        )
-        return handler
-
-    return declare
+operation = Declaration

@@ -47,7 +47,22 @@ class Outstanding:
                     await self._changed.wait()
 
 
-class Answers:
+class _Scoped:
+    """A stream that is closed where its `async with` ends."""
+
+    async def aclose(self) -> None:
+        raise NotImplementedError
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+class Answers(_Scoped):
     """The way out: as given, and each answer closes its request."""
 
     def __init__(self, inner: WriteStream[SessionMessage], outstanding: Outstanding) -> None:
@@ -61,16 +76,8 @@ class Answers:
     async def aclose(self) -> None:
         await self._inner.aclose()
 
-    async def __aenter__(self) -> Self:
-        return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
-
-
-class Requests:
+class Requests(_Scoped):
     """The way in: messages only."""
 
     def __init__(
@@ -109,14 +116,6 @@ class Requests:
             return await self.receive()
         except anyio.EndOfStream:
             raise StopAsyncIteration from None
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self.aclose()
 
 
 def refusal(error: Exception) -> types.JSONRPCError:

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import apsw
@@ -33,7 +34,6 @@ class Schema:
     """The migrations in order; the version of a file is how many of them it has."""
 
     migrations: Sequence[str]
-    _template: list[bytes] = field(default_factory=list, repr=False, compare=False)
 
     @property
     def version(self) -> int:
@@ -55,25 +55,26 @@ class Schema:
                 connection.execute(migration)
             connection.pragma("user_version", self.version)
 
+    @cached_property
     def template(self) -> bytes:
         """The image of a new file, in WAL mode, with txid 0."""
-        if not self._template:
-            connection = apsw.Connection(":memory:")
+        connection = apsw.Connection(":memory:")
+        try:
             configure(connection)
             connection.pragma("page_size", PAGE_SIZE)
             connection.pragma("application_id", APPLICATION_ID)
             connection.execute(_STORAGE_TABLES)
             self.migrate(connection)
-            self._template.append(wal_mode(connection.serialize("main")))
+            return wal_mode(connection.serialize("main"))
+        finally:
             connection.close()
-        return self._template[0]
 
     def create(self, path: Path, ambient: Ambient) -> None:
         """Make the file at `path` unless another process has: it appears whole or not at all."""
         path.parent.mkdir(parents=True, exist_ok=True)
         temporary = path.with_name(f"{path.name}.{ambient.token(6).hex()}.tmp")
         try:
-            temporary.write_bytes(self.template())
+            temporary.write_bytes(self.template)
             os.link(temporary, path)
         except FileExistsError:
             return
@@ -92,4 +93,4 @@ class Schema:
 
     def empty(self) -> apsw.Connection:
         """What a reader sees of a database that nobody has written to."""
-        return open_memory(self.template())
+        return open_memory(self.template)

@@ -510,7 +510,7 @@ def test_the_log_is_folded_into_the_file_once_it_is_long_and_not_before(tmp_path
     with engine(threads=0) as running:
         for number in range(50):
             running.write(database, put(number)).result(WAIT)
-        assert file.stat().st_size == len(ITEMS.template())
+        assert file.stat().st_size == len(ITEMS.template)
         running.write(database, put(one_and_a_half)).result(WAIT)
         assert file.stat().st_size > len(one_and_a_half)
         length = log.stat().st_size

@@ -213,7 +213,7 @@ def test_threads_that_race_to_make_a_file_leave_one_whole_file_and_nothing_else(
         thread.join(WAIT)
     assert failures == []
     assert [entry.name for entry in path.parent.iterdir()] == ["main.db"]
-    assert path.read_bytes() == V2.template()
+    assert path.read_bytes() == V2.template
 
 
 def test_a_file_that_is_there_is_not_made_again(tmp_path: Path) -> None:
