@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from memoturn_core.address import Address
-from memoturn_core.operations import Operation, Scope
+from memoturn_core.operations import Operation, Scope, Target
 from memoturn_schemas.errors import Forbidden
 
 
@@ -21,6 +21,8 @@ class Caller:
         """Raise `Forbidden` unless this caller may run `operation` on `address`."""
         if self.scope < operation.scope:
             raise Forbidden(f"{operation.name} needs scope {operation.scope.name.lower()}")
+        if operation.target is Target.NODE:
+            return
         if self.namespace is not None and address.namespace != self.namespace:
             raise Forbidden(f"the credential covers namespace {self.namespace} only")
         if self.database is not None and address.database != self.database:
