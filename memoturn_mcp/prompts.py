@@ -10,6 +10,7 @@ from mcp.shared.exceptions import MCPError
 from memoturn_core.address import Address
 from memoturn_core.door import Door
 from memoturn_core.registry import OPERATIONS
+from memoturn_mcp.resources import protocol_error
 from memoturn_mcp.tools import Defaults
 from memoturn_schemas.errors import MemoturnError
 
@@ -71,7 +72,7 @@ async def _context(door: Door, defaults: Defaults, arguments: Mapping[str, str])
         address = Address.of_profile(namespace, profile)
         reply = await door.call(OPERATIONS["memory_recall"], address, {"query": about})
     except MemoturnError as error:
-        raise MCPError(types.INVALID_PARAMS, str(error), dict(error.envelope())) from error
+        raise protocol_error(error) from error
     lines = [f"- {memory['summary']} ({memory['id']})" for memory in reply.value["memories"]]
     if not lines:
         return f"The memory holds nothing about: {about}"

@@ -52,7 +52,7 @@ async def listing(door: Door, defaults: Defaults) -> types.ListResourcesResult:
     except NotFound:
         return types.ListResourcesResult(resources=[])
     except MemoturnError as error:
-        raise _protocol_error(error, None) from error
+        raise protocol_error(error) from error
     base = f"memoturn://{defaults.namespace}/{defaults.profile}/sessions/"
     return types.ListResourcesResult(
         resources=[
@@ -87,11 +87,12 @@ async def read(door: Door, uri: str) -> types.ReadResourceResult:
     try:
         reply = await door.call(OPERATIONS[name], Address.of_profile(namespace, profile), arguments)
     except MemoturnError as error:
-        raise _protocol_error(error, uri) from error
+        raise protocol_error(error, uri) from error
     text = to_json({"txid": reply.txid, "result": reply.value}).decode()
     return types.ReadResourceResult(contents=[types.TextResourceContents(uri=uri, mime_type=_MIME, text=text)])
 
 
-def _protocol_error(error: MemoturnError, uri: str | None) -> MCPError:
+def protocol_error(error: MemoturnError, uri: str | None = None) -> MCPError:
+    """The same error as the protocol says it where there is no result to say it in."""
     code = types.INTERNAL_ERROR if error.status >= 500 else types.INVALID_PARAMS
     return MCPError(code, str(error), {**error.envelope(), **({} if uri is None else {"uri": uri})})

@@ -16,7 +16,7 @@ from mcp.server.lowlevel import Server
 from mcp.shared.exceptions import MCPError
 
 from memoturn_core.door import Door
-from memoturn_mcp import prompts, resources, tools
+from memoturn_mcp import completions, prompts, resources, tools
 from memoturn_mcp.settings import ToolChoice
 from memoturn_mcp.tools import Defaults
 
@@ -67,6 +67,9 @@ def make_server(door: Door, choice: ToolChoice, defaults: Defaults) -> Server[An
     async def get_prompt(_: Context, params: types.GetPromptRequestParams) -> types.GetPromptResult:
         return await prompts.get(door, defaults, params.name, params.arguments or {})
 
+    async def complete(_: Context, params: types.CompleteRequestParams) -> types.CompleteResult:
+        return await completions.complete(door, defaults, params)
+
     return Server(
         "memoturn",
         title="Memoturn",
@@ -80,4 +83,5 @@ def make_server(door: Door, choice: ToolChoice, defaults: Defaults) -> Server[An
         on_read_resource=read_resource,
         on_list_prompts=list_prompts,
         on_get_prompt=get_prompt,
+        on_completion=complete,
     )

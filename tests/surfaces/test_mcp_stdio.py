@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import mcp_types as types
 import pytest
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
@@ -210,6 +211,30 @@ def test_memories_and_sessions_are_resources(tmp_path):
             with pytest.raises(MCPError) as refused:
                 await client.read_resource(uri)
             assert refused.value.code == -32602
+
+    with_client(tmp_path, use)
+
+
+def test_names_are_completed_as_far_as_they_are_known(tmp_path):
+    async def use(client: Client):
+        for profile in ("alice", "albert", "bob"):
+            await client.call_tool(
+                "memory_append", {"profile": profile, "session": "s-1", "role": "user", "content": "x"}
+            )
+        template = types.ResourceTemplateReference(uri="memoturn://{namespace}/{profile}/sessions/{session}")
+        prompt = types.PromptReference(name="recall_context")
+
+        async def values(ref, name: str, value: str, **known: str) -> list[str]:
+            answer = await client.complete(ref, {"name": name, "value": value}, known or None)
+            return answer.completion.values
+
+        assert await values(template, "profile", "al") == ["albert", "alice"]
+        assert await values(prompt, "profile", "") == ["albert", "alice", "bob"]
+        assert await values(template, "namespace", "d") == ["default"]
+        assert await values(template, "session", "s", namespace="default", profile="bob") == ["s-1"]
+        assert await values(template, "session", "s", namespace="default", profile="nobody") == []
+        assert await values(template, "profile", "al", namespace="Not A Name") == []
+        assert await values(template, "id", "mem_") == []
 
     with_client(tmp_path, use)
 
