@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from contract.live_node import Live, Memory, serve
+from contract.live_node import Live, Memory, RawMcp, serve
 
 
 @pytest.fixture(autouse=True)
@@ -18,10 +18,16 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """A node without providers, on a clock that stands still."""
-    with serve(tmp_path_factory.mktemp("node")) as served:
+def live(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """A node without providers, on a clock that stands still; it lists the tools of the module's `TOOLSETS`."""
+    with serve(tmp_path_factory.mktemp("node"), toolsets=getattr(request.module, "TOOLSETS", None)) as served:
         yield served
+
+
+@pytest.fixture(scope="module")
+def mcp(live: Live) -> RawMcp:
+    """One MCP session on the module's node."""
+    return RawMcp(live.http)
 
 
 @pytest.fixture

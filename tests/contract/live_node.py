@@ -17,30 +17,13 @@ from typing import Any
 import httpx
 import uvicorn
 
+from contract.statuses import STATUSES
 from memoturn_core.node import Node
 from memoturn_core.providers.embedding import Embedder
 from memoturn_core.providers.language import LanguageModel
 from memoturn_mcp.app import http_app
 from memoturn_mcp.settings import Settings
 from memoturn_storage.ambient import ManualAmbient
-
-STATUSES = {
-    "unauthorized": {401},
-    "forbidden": {403},
-    "not_found": {404},
-    "database_not_found": {404},
-    "branch_not_found": {404},
-    "already_exists": {409},
-    "conflict": {409},
-    "invalid_request": {400, 405},
-    "payload_too_large": {413},
-    "request_timeout": {408},
-    "overloaded": {429},
-    "unconfigured": {503},
-    "unavailable": {503},
-    "internal": {500, 502},
-}
-"""The statuses that each code of an error may come with."""
 
 _MCP_PATHS = ("/mcp", "/sse", "/messages")
 
@@ -81,6 +64,14 @@ def task(summary: str, **more: Any) -> dict[str, Any]:
 
 def fact(topic_key: str, summary: str, **more: Any) -> dict[str, Any]:
     return event(summary, **{"type": "fact", "topic_key": topic_key, **more})
+
+
+def ids(memories: list[dict[str, Any]]) -> list[str]:
+    return [memory["id"] for memory in memories]
+
+
+def statuses(results: list[dict[str, Any]]) -> list[str]:
+    return [result["status"] for result in results]
 
 
 class Memory:

@@ -11,9 +11,10 @@ from typing import NamedTuple
 import httpx
 import pytest
 
-from contract.live_node import STATUSES, Memory, assert_envelope, event, serve, task
+from contract.live_node import Memory, assert_envelope, event, serve, task
 from contract.provider_server import Reply, provider
 from contract.replies import endpoint
+from contract.statuses import STATUSES
 from memoturn_core.providers.language import OpenAIModel
 from memoturn_storage.ambient import ManualAmbient
 

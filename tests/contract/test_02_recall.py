@@ -6,15 +6,11 @@ from typing import Any
 
 import pytest
 
-from contract.live_node import Memory, event, fact, serve, task
+from contract.live_node import Memory, event, fact, ids, serve, task
 from contract.provider_server import Reply, provider
 from contract.replies import endpoint, vectors
 from memoturn_core.providers.embedding import OpenAIEmbedder
 from memoturn_storage.ambient import ManualAmbient
-
-
-def ids(memories: list[dict[str, Any]]) -> list[str]:
-    return [memory["id"] for memory in memories]
 
 
 def summaries(memories: list[dict[str, Any]]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import anyio
@@ -12,14 +12,9 @@ from mcp import Client, MCPError
 from mcp.client.sse import sse_client
 from mcp.client.streamable_http import streamable_http_client
 
-from contract.live_node import ACCEPT, INITIALIZE, Live, Memory, RawMcp, event, fact, message_of, serve
+from contract.live_node import ACCEPT, INITIALIZE, Live, Memory, RawMcp, event, fact, message_of
 
-
-@pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """A node that lists every tool."""
-    with serve(tmp_path_factory.mktemp("node"), toolsets="all") as served:
-        yield served
+TOOLSETS = "all"
 
 
 @pytest.fixture

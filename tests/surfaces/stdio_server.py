@@ -14,6 +14,8 @@ import anyio
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 
+from contract.live_node import INITIALIZE
+
 T = TypeVar("T")
 COMMAND = [sys.executable, "-m", "memoturn_mcp"]
 
@@ -41,19 +43,9 @@ def with_client(
 
 def exchange(directory: Path, *lines: bytes | dict[str, Any]) -> tuple[list[Any], str, int]:
     """Send lines after the handshake, close stdin; the answers after the handshake's, stderr, exit code."""
-    hello = {
-        "jsonrpc": "2.0",
-        "id": 0,
-        "method": "initialize",
-        "params": {
-            "protocolVersion": "2025-06-18",
-            "capabilities": {},
-            "clientInfo": {"name": "test", "version": "1"},
-        },
-    }
     ready = {"jsonrpc": "2.0", "method": "notifications/initialized"}
     sent = b"".join(
-        (line if isinstance(line, bytes) else json.dumps(line).encode()) + b"\n" for line in (hello, ready, *lines)
+        (line if isinstance(line, bytes) else json.dumps(line).encode()) + b"\n" for line in (INITIALIZE, ready, *lines)
     )
     done = subprocess.run(COMMAND, input=sent, capture_output=True, env=environment(directory), timeout=60, check=False)
     answers = [json.loads(line) for line in done.stdout.splitlines()]

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import apsw
 import pytest
 
+from contract.statuses import STATUSES as CONTRACT
 from memoturn_schemas import errors
 from memoturn_schemas.errors import (
     AlreadyExists,
@@ -95,22 +96,6 @@ KINDS: dict[type[MemoturnError], tuple[str, int, int, bool]] = {
     ProviderFailure: ("internal", 502, 6, True),
 }
 
-CONTRACT = {
-    "unauthorized": {401},
-    "forbidden": {403},
-    "not_found": {404},
-    "database_not_found": {404},
-    "branch_not_found": {404},
-    "already_exists": {409},
-    "conflict": {409},
-    "invalid_request": {400, 405},
-    "payload_too_large": {413},
-    "request_timeout": {408},
-    "overloaded": {429},
-    "unconfigured": {503},
-    "unavailable": {503},
-    "internal": {500, 502},
-}
 SECRET = "/home/somebody/secret.db: SELECT password FROM accounts"
 
 

@@ -1,0 +1,306 @@
+"""The embedding clients against a server that speaks each wire format over a real socket.
+
+What the network may do to any client of a provider is tried with one of them.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+from email.utils import formatdate
+
+import anyio
+import pytest
+
+from contract.provider_server import Reply, provider, reply
+from contract.replies import KEY, embeddings, endpoint, using
+from memoturn_core.providers.embedding import OpenAIEmbedder, VoyageEmbedder
+from memoturn_core.providers.http import Endpoint
+from memoturn_schemas.errors import InvalidRequest, ProviderFailure
+from memoturn_storage.ambient import ManualAmbient
+
+ONE = reply(embeddings((0, [1.0, 2.0])))
+
+
+def embed(url: str, *texts: str, budget_s: float = 5.0) -> list[list[float]]:
+    client = OpenAIEmbedder(endpoint(url, budget_s=budget_s), ManualAmbient())
+    return using(client, lambda it: it.embed(texts, purpose="document"))
+
+
+# --- embeddings ----------------------------------------------------------------------------------
+
+
+def test_vectors_come_back_in_the_order_of_their_texts():
+    with provider(reply(embeddings((2, [3, 0.5]), (0, [1, 0.5]), (1, [2, 0.5])))) as it:
+        assert embed(it.url, "a", "b", "c") == [[1.0, 0.5], [2.0, 0.5], [3.0, 0.5]]
+
+
+def test_openai_is_sent_the_texts_and_the_model_and_no_input_type():
+    with provider(ONE) as it:
+        client = OpenAIEmbedder(endpoint(it.url), ManualAmbient())
+        assert client.model == "m-1"
+        using(client, lambda e: e.embed(["Zoë"], purpose="query"))
+    [seen] = it.seen
+    assert seen.path == "/v1/embeddings"
+    assert seen.json == {"model": "m-1", "input": ["Zoë"]}
+    assert seen.headers["authorization"] == f"Bearer {KEY}"
+    assert seen.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("purpose", ["query", "document"])
+def test_voyage_is_told_what_the_texts_are_for(purpose):
+    with provider(ONE) as it:
+        client = VoyageEmbedder(endpoint(it.url), ManualAmbient())
+        assert using(client, lambda e: e.embed(["x"], purpose=purpose)) == [[1.0, 2.0]]
+    assert it.seen[0].json == {"model": "m-1", "input": ["x"], "input_type": purpose}
+
+
+@pytest.mark.parametrize("suffix", ["", "/", "/v1", "/v1/"])
+def test_a_base_url_may_end_in_v1(suffix):
+    with provider(ONE) as it:
+        embed(it.url + suffix, "x")
+    assert it.seen[0].path == "/v1/embeddings"
+
+
+def test_without_a_key_no_credential_is_sent():
+    with provider(ONE) as it:
+        client = OpenAIEmbedder(Endpoint("local", it.url, "m-1", 5.0), ManualAmbient())
+        using(client, lambda e: e.embed(["x"], purpose="query"))
+    assert "authorization" not in it.seen[0].headers
+
+
+def test_many_texts_go_out_in_batches_of_96():
+    texts = [f"text {n}" for n in range(200)]
+    pages = [embeddings(*((n, [float(n), size]) for n in range(size))) for size in (96, 96, 8)]
+    with provider(*(reply(page) for page in pages)) as it:
+        answer = embed(it.url, *texts)
+    assert [len(seen.json["input"]) for seen in it.seen] == [96, 96, 8]
+    assert [text for seen in it.seen for text in seen.json["input"]] == texts
+    assert len(answer) == 200
+    assert answer[96] == [0.0, 96.0]
+
+
+def test_no_texts_are_answered_without_a_request():
+    with provider(ONE) as it:
+        assert embed(it.url) == []
+    assert it.seen == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param(json.dumps(embeddings((0, [1.0]))), id="too few"),
+        pytest.param(json.dumps(embeddings((0, [1.0]), (1, [1.0]), (2, [1.0]))), id="too many"),
+        pytest.param(json.dumps(embeddings((0, [1.0]), (0, [1.0]))), id="one index twice"),
+        pytest.param(json.dumps(embeddings((1, [1.0]), (2, [1.0]))), id="indexes from one"),
+        pytest.param(json.dumps(embeddings((0, [1.0]), (1, [1.0, 2.0]))), id="two dimensions"),
+        pytest.param(json.dumps(embeddings((0, []), (1, []))), id="empty vectors"),
+        pytest.param(json.dumps(embeddings((0, [1.0]), (1, [float("nan")]))), id="NaN"),
+        pytest.param(json.dumps(embeddings((0, [1.0]), (1, [float("inf")]))), id="infinity"),
+        pytest.param(json.dumps(embeddings((0, [1.0]), (1, [0]))).replace("[0]", "[1e999]"), id="overflow"),
+        pytest.param(json.dumps(embeddings((0, [1.0]), (1, ["2.0"]))), id="text for a number"),
+        pytest.param(json.dumps(embeddings((0, [1.0]), (1, [True]))), id="a truth value for a number"),
+        pytest.param(json.dumps(embeddings((0, [1.0]), (1, [None]))), id="null for a number"),
+        pytest.param('{"data": {"0": [1.0]}}', id="no list"),
+        pytest.param("{}", id="nothing in it"),
+        pytest.param("[]", id="not an object"),
+        pytest.param("<html>secret stack trace</html>", id="not JSON"),
+        pytest.param("", id="empty body"),
+        pytest.param("[" * 100_000, id="nested without end"),
+    ],
+)
+def test_an_answer_that_is_not_one_good_vector_for_each_text_is_a_provider_failure(body):
+    with provider(Reply(body.encode())) as it, pytest.raises(ProviderFailure, match="acme") as caught:
+        embed(it.url, "a", "b")
+    assert "secret" not in str(caught.value)
+    assert len(it.seen) == 1
+
+
+def test_a_body_that_is_not_utf8_or_not_what_its_encoding_says_is_a_provider_failure():
+    for answer in (Reply(b'{"a": "\xff"}'), Reply(b"plain", headers={"content-encoding": "gzip"})):
+        with provider(answer) as it, pytest.raises(ProviderFailure):
+            embed(it.url, "a")
+
+
+def test_batches_of_different_dimensions_are_a_provider_failure():
+    first = embeddings(*((n, [1.0, 2.0]) for n in range(96)))
+    with provider(reply(first), reply(embeddings((0, [1.0])))) as it, pytest.raises(ProviderFailure):
+        embed(it.url, *["x"] * 97)
+
+
+def test_text_that_is_not_unicode_is_the_callers_fault_and_is_not_sent():
+    with provider(ONE) as it, pytest.raises(InvalidRequest):
+        embed(it.url, "\ud800")
+    assert it.seen == []
+
+
+# --- the network ---------------------------------------------------------------------------------
+
+
+def test_a_provider_that_hangs_fails_when_the_budget_is_spent():
+    released = threading.Event()
+    with provider(Reply(held_by=released)) as it, pytest.raises(ProviderFailure, match=r"within 0\.1 s"):
+        embed(it.url, "x", budget_s=0.1)
+
+
+@pytest.mark.parametrize("status", [429, 500, 503, 529])
+def test_a_passing_fault_is_retried(status):
+    with provider(Reply(status=status), ONE) as it:
+        assert embed(it.url, "x") == [[1.0, 2.0]]
+    assert len(it.seen) == 2
+
+
+def test_a_lasting_fault_is_reported_after_three_attempts():
+    with provider(reply({"error": "secret"}, status=500)) as it, pytest.raises(ProviderFailure) as caught:
+        embed(it.url, "x")
+    assert len(it.seen) == 3
+    assert str(caught.value) == "The provider acme answered 500 Internal Server Error."
+    assert caught.value.envelope()["code"] == "internal"
+    assert caught.value.status == 502
+
+
+@pytest.mark.parametrize("status", [301, 400, 401, 404, 422])
+def test_a_rejection_is_not_retried(status):
+    body = {"error": {"message": f"Incorrect API key provided: {KEY}"}}
+    rejection = reply(body, status=status, headers={"location": "http://127.0.0.1:1/"})
+    with provider(rejection) as it, pytest.raises(ProviderFailure, match=f"answered {status} ") as caught:
+        embed(it.url, "x")
+    assert len(it.seen) == 1
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["0", "soon", "", "-5", "Thu, 01 Jan 1970 00:00:00 GMT", "9 9 9"])
+def test_a_retry_after_that_is_short_or_unreadable_is_retried_soon(value):
+    with provider(Reply(status=429, headers={"retry-after": value}), ONE) as it:
+        assert embed(it.url, "x") == [[1.0, 2.0]]
+    assert len(it.seen) == 2
+
+
+@pytest.mark.parametrize("value", ["3600", "9" * 400, formatdate(ManualAmbient().now_ms() / 1000 + 3600, usegmt=True)])
+def test_a_retry_after_beyond_the_budget_is_not_waited_for(value):
+    limited = Reply(status=429, headers={"retry-after": value})
+    with provider(limited, ONE) as it, pytest.raises(ProviderFailure, match="429 Too Many Requests"):
+        embed(it.url, "x")
+    assert len(it.seen) == 1
+
+
+def test_a_retry_after_within_the_budget_is_waited_for():
+    ambient = ManualAmbient(now_ms=1_700_000_000_700)
+
+    async def main(url: str) -> float:
+        client = OpenAIEmbedder(endpoint(url), ambient)
+        begun = anyio.current_time()
+        await client.embed(["x"], purpose="query")
+        await client.aclose()
+        return anyio.current_time() - begun
+
+    limited = Reply(status=429, headers={"retry-after": formatdate(1_700_000_001, usegmt=True)})
+    with provider(limited, ONE) as it:
+        assert 0.29 <= anyio.run(main, it.url) < 5.0
+
+
+def test_a_refused_connection_is_a_provider_failure():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        with pytest.raises(ProviderFailure, match=r"could not be reached \(ConnectError\)"):
+            embed(url, "x")
+
+
+def test_an_address_that_no_request_can_go_to_is_a_provider_failure():
+    for url in ("ftp://127.0.0.1", "http://127.0.0.1:99999", "http://\x00"):
+        with pytest.raises(ProviderFailure, match="could not be asked"):
+            embed(url, "x")
+
+
+def test_a_connection_dropped_in_mid_answer_is_retried():
+    with provider(Reply(ONE.body, cut=True), ONE) as it:
+        assert embed(it.url, "x") == [[1.0, 2.0]]
+
+
+def test_a_connection_dropped_every_time_is_a_provider_failure():
+    with provider(Reply(ONE.body, cut=True)) as it, pytest.raises(ProviderFailure, match="RemoteProtocol"):
+        embed(it.url, "x")
+    assert len(it.seen) == 3
+
+
+def test_a_credential_that_no_header_can_carry_does_not_reach_the_message():
+    for key in ("sk-secret\n", "sk-secret’"):
+        client = OpenAIEmbedder(Endpoint("acme", "http://127.0.0.1:1", "m-1", 5.0, key), ManualAmbient())
+        with pytest.raises(ProviderFailure, match="could not be") as caught:
+            using(client, lambda e: e.embed(["x"], purpose="query"))
+        assert "secret" not in str(caught.value)
+        assert caught.value.__cause__ is None
+
+
+def test_after_five_failures_the_provider_is_left_alone_for_30_s_and_then_probed():
+    ambient = ManualAmbient()
+
+    async def ask(client: OpenAIEmbedder, expected: str | None) -> None:
+        if expected is None:
+            await client.embed(["x"], purpose="query")
+        else:
+            with pytest.raises(ProviderFailure, match=expected):
+                await client.embed(["x"], purpose="query")
+
+    async def story(client: OpenAIEmbedder) -> None:
+        for _ in range(5):
+            await ask(client, "not JSON")
+        assert len(it.seen) == 5
+        await ask(client, "left alone")
+        ambient.advance(seconds=29.9)
+        await ask(client, "left alone")
+        assert len(it.seen) == 5
+        ambient.advance(seconds=0.1)
+        await ask(client, "not JSON")
+        await ask(client, "left alone")
+        assert len(it.seen) == 6
+        ambient.advance(seconds=30)
+        it.script[:] = [ONE]
+        await ask(client, None)
+        await ask(client, None)
+        it.script[:] = [Reply(b"garbage")]
+        for _ in range(5):
+            await ask(client, "not JSON")
+        await ask(client, "left alone")
+        assert len(it.seen) == 13
+
+    with provider(Reply(b"garbage")) as it:
+        using(OpenAIEmbedder(endpoint(it.url), ambient), story)
+
+
+def test_only_one_request_probes_an_open_circuit():
+    ambient, released = ManualAmbient(), threading.Event()
+
+    async def story(client: OpenAIEmbedder) -> None:
+        for _ in range(5):
+            with pytest.raises(ProviderFailure, match="not JSON"):
+                await client.embed(["x"], purpose="query")
+        ambient.advance(seconds=30)
+        async with anyio.create_task_group() as group:
+
+            async def probe() -> None:
+                assert await client.embed(["x"], purpose="query") == [[1.0, 2.0]]
+
+            group.start_soon(probe)
+            await anyio.wait_all_tasks_blocked()
+            with pytest.raises(ProviderFailure, match="left alone"):
+                await client.embed(["x"], purpose="query")
+            released.set()
+        assert await client.embed(["x"], purpose="query") == [[1.0, 2.0]]
+        assert len(it.seen) == 7
+
+    with provider(*[Reply(b"garbage")] * 5, Reply(ONE.body, held_by=released)) as it:
+        using(OpenAIEmbedder(endpoint(it.url), ambient), story)
+
+
+def test_rejected_requests_do_not_open_the_circuit():
+    async def story(client: OpenAIEmbedder) -> None:
+        for _ in range(8):
+            with pytest.raises(ProviderFailure, match="400 Bad Request"):
+                await client.embed(["x"], purpose="query")
+
+    with provider(Reply(status=400)) as it:
+        using(OpenAIEmbedder(endpoint(it.url), ManualAmbient()), story)
+    assert len(it.seen) == 8
