@@ -38,14 +38,19 @@ class Node:
         queue_depth: int = 256,
         embedder: Embedder | None = None,
         language_model: LanguageModel | None = None,
+        create: bool = True,
     ) -> Self:
-        """A node on a data directory, which is made if it does not exist; `threads=0` is inline.
+        """A node on a data directory; `threads=0` is inline.
+
+        The directory is made now if it does not exist, or without `create` by the first write.
 
         Raises:
             Unavailable: the directory cannot be used.
         """
         world = ambient or SystemAmbient()
-        catalog = Catalog(directory, world)  # first, for it may fail and the engine has threads
+        catalog = Catalog(directory, world)
+        if create:
+            catalog.prepare()  # first, for it may fail and the engine has threads
         return cls(
             engine=Engine(SCHEMA, world, threads=threads, hot_cap=hot_cap, queue_depth=queue_depth),
             catalog=catalog,

@@ -17,8 +17,8 @@ from memoturn_storage.connection import turn_lookaside_off
 from memoturn_storage.descriptors import handle_capacity, raise_descriptor_limit
 
 
-def open_node(settings: Settings) -> Node:
-    """The node of this process, on its data directory.
+def open_node(settings: Settings, *, create: bool = True) -> Node:
+    """The node of this process, on its data directory, which without `create` only a write makes.
 
     Raises:
         Unavailable: the data directory cannot be used.
@@ -34,14 +34,15 @@ def open_node(settings: Settings) -> Node:
         queue_depth=settings.write_queue_depth,
         embedder=make_embedder(settings.providers, ambient),
         language_model=make_language_model(settings.providers, ambient),
+        create=create,
     )
 
 
-def open_door(settings: Settings) -> Door:
-    """To the node at `settings.url` where it is set, else to the files of this machine."""
+def open_door(settings: Settings, *, create: bool = True) -> Door:
+    """To the node at `settings.url` where it is set, else to the files of this machine (`open_node`)."""
     if settings.url is not None:
         return RemoteDoor(settings.url, settings.token)
-    return local_door(open_node(settings), settings)
+    return local_door(open_node(settings, create=create), settings)
 
 
 def local_door(node: Node, settings: Settings, observer: Observer = ignore) -> LocalDoor:

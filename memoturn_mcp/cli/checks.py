@@ -149,7 +149,7 @@ def _entries(settings: Settings) -> list[tuple[str, int, Path]]:
     """Name, time of creation and file of every database."""
     from memoturn_mcp.opening import open_node
 
-    node = open_node(replace(settings, engine_threads=0))
+    node = open_node(replace(settings, engine_threads=0), create=False)
     try:
         return [
             (entry.name, entry.created_at, node.catalog.database(entry, "main").path)

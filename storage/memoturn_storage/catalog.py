@@ -11,7 +11,7 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import apsw
 
@@ -49,26 +49,25 @@ class Entry:
 
 
 class Catalog:
-    def __init__(self, directory: Path, ambient: Ambient) -> None:
-        """Open the catalogue of a data directory, or make it.
+    """The catalogue of a data directory. Asking it makes nothing; the directory comes with the first create."""
 
-        Raises:
-            Unavailable: the directory cannot be read or written, or a newer program made it.
-        """
+    def __init__(self, directory: Path, ambient: Ambient) -> None:
+        self._directory = directory
         self._databases = directory / "databases"
         self._ambient = ambient
         self._lock = threading.Lock()
         self._known: dict[str, Entry] = {}
         self._wal_frames = 0
-        path = directory / "catalog.db"
-        try:
-            # Nobody but the owner may read memories; an existing directory is left as it is.
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            if not path.exists():
-                SCHEMA.create(path, ambient)
-            self._connection = self._open(path)
-        except (apsw.Error, OSError) as error:
-            raise _located(error, directory) from error
+        self._opened: apsw.Connection | None = None
+
+    def prepare(self) -> None:
+        """Make the directory and the catalogue now, unless they exist.
+
+        Raises:
+            Unavailable: the directory cannot be read or written, or a newer program made it.
+        """
+        with self._lock:
+            self._connection(create=True)
 
     def find(self, name: str) -> Entry | None:
         """The database of this name, made by whichever process."""
@@ -84,14 +83,15 @@ class Catalog:
         if known is not None:
             return known
         with self._lock:
+            connection = self._connection(create=True)
             try:
-                self._connection.execute(
+                connection.execute(
                     "INSERT INTO databases VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
                     (name, new_uuid(self._ambient), self._ambient.now_ms()),
                 )
                 if self._wal_frames >= CHECKPOINT_FRAMES:
                     with suppress(apsw.BusyError):
-                        self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             except apsw.Error as error:
                 raise translate(error) from error
             entry = self._select(name)
@@ -101,54 +101,69 @@ class Catalog:
     def with_prefix(self, prefix: str) -> list[Entry]:
         """The databases whose names start with `prefix`, by name."""
         with self._lock:
-            try:
-                rows: list[Any] = self._connection.execute(
-                    "SELECT name, uuid, created_at FROM databases WHERE name >= ? AND name < ? ORDER BY name",
-                    (prefix, prefix + "\U0010ffff"),
-                ).fetchall()
-            except apsw.Error as error:
-                raise translate(error) from error
+            rows = self._query(
+                "SELECT name, uuid, created_at FROM databases WHERE name >= ? AND name < ? ORDER BY name",
+                (prefix, prefix + "\U0010ffff"),
+            )
         return [Entry(*row) for row in rows]
 
     def count(self) -> int:
         """How many databases there are."""
         with self._lock:
-            try:
-                count = self._connection.execute("SELECT count(*) FROM databases").get
-            except apsw.Error as error:
-                raise translate(error) from error
-        assert isinstance(count, int)  # noqa: S101 - an aggregate always gives a row
-        return count
+            return sum(count for (count,) in self._query("SELECT count(*) FROM databases"))
 
     def database(self, entry: Entry, branch: str) -> Database:
         """Where a branch's file lies."""
         return Database(f"{entry.uuid[:2]}/{entry.uuid}/{branch}", self._databases)
 
     def close(self) -> None:
-        self._connection.close()
-
-    def _open(self, path: Path) -> apsw.Connection:
-        connection = open_database(path, on_wal_frames=self._note_wal_frames)
-        try:
-            SCHEMA.migrate(connection)
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+        if self._opened is not None:
+            self._opened.close()
 
     def _select(self, name: str) -> Entry | None:
-        try:
-            row: Any = self._connection.execute(
-                "SELECT name, uuid, created_at FROM databases WHERE name = ?", (name,)
-            ).fetchone()
-        except apsw.Error as error:
-            raise translate(error) from error
-        if row is None:
+        rows = self._query("SELECT name, uuid, created_at FROM databases WHERE name = ?", (name,))
+        if not rows:
             return None
         if len(self._known) >= _KNOWN_AT_MOST:
             self._known.clear()
-        entry = self._known[name] = Entry(*row)
+        entry = self._known[name] = Entry(*rows[0])
         return entry
+
+    def _query(self, sql: str, parameters: tuple[str, ...] = ()) -> list[Any]:
+        connection = self._connection(create=False)
+        if connection is None:
+            return []
+        try:
+            return connection.execute(sql, parameters).fetchall()
+        except apsw.Error as error:
+            raise translate(error) from error
+
+    @overload
+    def _connection(self, *, create: Literal[True]) -> apsw.Connection: ...
+    @overload
+    def _connection(self, *, create: bool) -> apsw.Connection | None: ...
+    def _connection(self, *, create: bool) -> apsw.Connection | None:
+        """The open catalogue; without `create`, None where there is none on disk."""
+        if self._opened is not None:
+            return self._opened
+        path = self._directory / "catalog.db"
+        try:
+            if not path.exists():
+                if not create:
+                    return None
+                # Nobody but the owner may read memories; an existing directory is left as it is.
+                self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+                SCHEMA.create(path, self._ambient)
+            connection = open_database(path, on_wal_frames=self._note_wal_frames)
+            try:
+                SCHEMA.migrate(connection)
+            except BaseException:
+                connection.close()
+                raise
+        except (apsw.Error, OSError) as error:
+            raise _located(error, self._directory) from error
+        self._opened = connection
+        return connection
 
     def _note_wal_frames(self, frames: int) -> None:
         self._wal_frames = frames

@@ -236,3 +236,19 @@ def test_a_data_directory_that_is_asked_for_wins_over_the_url_of_the_environment
         settings_of(url=NOBODY_LISTENS, data_dir=str(tmp_path))
     with pytest.raises(InvalidRequest, match="--data-dir: must not be empty"):
         settings_of(data_dir="")
+
+
+def test_asking_about_a_directory_that_does_not_exist_does_not_make_it(shell: Shell, tmp_path: Path) -> None:
+    typo = tmp_path / "mistyped" / "directory"
+    missing = "mem_" + "0" * 32
+    asked = shell.together(
+        ("memory", "recall", "anything", "--data-dir", str(typo)),
+        ("memory", "profiles", "--data-dir", str(typo)),
+        ("memory", "get", missing, "--data-dir", str(typo)),
+        ("memory", "forget", missing, "--data-dir", str(typo)),
+    )
+    assert [done.code for done in asked] == [0, 0, 3, 3]
+    assert not typo.parent.exists()
+    assert shell("memory", "ingest", "now there is something", "--data-dir", str(typo)).code == 0
+    assert (typo / "catalog.db").exists()
+    assert typo.stat().st_mode & 0o077 == 0, "nobody else may read memories"

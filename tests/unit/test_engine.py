@@ -306,6 +306,7 @@ def test_a_fold_that_another_process_is_at_does_not_fail_the_reads_of_the_turn(t
 
 def test_a_fold_that_another_process_is_at_does_not_fail_a_creation_in_the_catalogue(tmp_path: Path) -> None:
     with closing(Catalog(tmp_path, SystemAmbient())) as catalog:
+        catalog.prepare()
         writer = apsw.Connection(str(tmp_path / "catalog.db"))
         writer.execute("PRAGMA wal_autocheckpoint = 0")
         writer.execute("CREATE TABLE ballast (x)")
