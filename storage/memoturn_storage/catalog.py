@@ -79,23 +79,25 @@ class Catalog:
 
     def create(self, name: str) -> Entry:
         """The database of this name, made now unless it exists: metadata only, no file."""
-        known = self.find(name)
+        known = self._known.get(name)
         if known is not None:
             return known
+        made = Entry(name, new_uuid(self._ambient), self._ambient.now_ms())
         with self._lock:
             connection = self._connection(create=True)
             try:
                 connection.execute(
-                    "INSERT INTO databases VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-                    (name, new_uuid(self._ambient), self._ambient.now_ms()),
+                    "INSERT INTO databases VALUES (?, ?, ?) ON CONFLICT (name) DO NOTHING",
+                    (made.name, made.uuid, made.created_at),
                 )
+                won = connection.changes() == 1
                 if self._wal_frames >= CHECKPOINT_FRAMES:
                     with suppress(apsw.BusyError):
                         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             except apsw.Error as error:
                 raise translate(error) from error
-            entry = self._select(name)
-        assert entry is not None  # noqa: S101 - the statement above put it there
+            entry = self._remember(made) if won else self._select(name)
+        assert entry is not None  # noqa: S101 - whoever won the race put it there
         return entry
 
     def with_prefix(self, prefix: str) -> list[Entry]:
@@ -122,11 +124,12 @@ class Catalog:
 
     def _select(self, name: str) -> Entry | None:
         rows = self._query("SELECT name, uuid, created_at FROM databases WHERE name = ?", (name,))
-        if not rows:
-            return None
+        return self._remember(Entry(*rows[0])) if rows else None
+
+    def _remember(self, entry: Entry) -> Entry:
         if len(self._known) >= _KNOWN_AT_MOST:
             self._known.clear()
-        entry = self._known[name] = Entry(*rows[0])
+        self._known[entry.name] = entry
         return entry
 
     def _query(self, sql: str, parameters: tuple[str, ...] = ()) -> list[Any]:
