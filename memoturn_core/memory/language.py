@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 from memoturn_core.memory.identity import canonical_json
 from memoturn_core.memory.ingest import keep
@@ -41,17 +42,8 @@ async def ask(profile: Profile, request: AskRequest) -> Reply:
     The answer comes with the ids it rests on; it is null where nothing relevant is known.
     """
     model = _model(profile)
-    found = await recall(
-        profile,
-        RecallRequest(
-            query=request.question,
-            k=request.k,
-            types=request.types,
-            session_id=request.session_id,
-            source=request.source,
-            include_superseded=request.include_superseded,
-        ),
-    )
+    wanted = RecallRequest(query=request.question, **request.model_dump(exclude={"question"}))
+    found = await recall(profile, wanted)
     memories: list[Hit] = found.value["memories"]
     answer, sources = None, []
     if memories:
@@ -112,12 +104,4 @@ def _items(proposals: Sequence[Proposal], request: ExtractRequest) -> list[Memor
 
 
 def _proposed(item: MemoryItem) -> ProposedMemory:
-    return ProposedMemory(
-        type=item.type,
-        topic_key=item.topic_key,
-        summary=item.summary,
-        content=item.content,
-        keywords=item.keywords,
-        session_id=item.session_id,
-        source=item.source,
-    )
+    return cast(ProposedMemory, item.model_dump(include=set(ProposedMemory.__annotations__)))
