@@ -8,18 +8,17 @@ by `memoturn_core.profiles`; safe from any thread.
 from __future__ import annotations
 
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any
 
 import apsw
 
-from memoturn_schemas.errors import MemoturnError
 from memoturn_storage.ambient import Ambient, new_uuid
-from memoturn_storage.connection import open_database
+from memoturn_storage.connection import FoldingLog, open_database
 from memoturn_storage.errors import translate
-from memoturn_storage.handle import CHECKPOINT_FRAMES
 from memoturn_storage.schema import Schema
 from memoturn_storage.worker import Database
 
@@ -53,12 +52,12 @@ class Catalog:
 
     def __init__(self, directory: Path, ambient: Ambient) -> None:
         self._directory = directory
+        self._path = directory / "catalog.db"
         self._databases = directory / "databases"
         self._ambient = ambient
         self._lock = threading.Lock()
         self._known: dict[str, Entry] = {}
-        self._wal_frames = 0
-        self._opened: apsw.Connection | None = None
+        self._log: FoldingLog | None = None
 
     def prepare(self) -> None:
         """Make the directory and the catalogue now, unless they exist.
@@ -67,7 +66,7 @@ class Catalog:
             Unavailable: the directory cannot be read or written, or a newer program made it.
         """
         with self._lock:
-            self._connection(create=True)
+            self._made()
 
     def find(self, name: str) -> Entry | None:
         """The database of this name, made by whichever process."""
@@ -84,16 +83,14 @@ class Catalog:
             return known
         made = Entry(name, new_uuid(self._ambient), self._ambient.now_ms())
         with self._lock:
-            connection = self._connection(create=True)
+            log = self._made()
             try:
-                connection.execute(
+                log.connection.execute(
                     "INSERT INTO databases VALUES (?, ?, ?) ON CONFLICT (name) DO NOTHING",
                     (made.name, made.uuid, made.created_at),
                 )
-                won = connection.changes() == 1
-                if self._wal_frames >= CHECKPOINT_FRAMES:
-                    with suppress(apsw.BusyError):
-                        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+                won = log.connection.changes() == 1
+                log.fold_if_long()
             except apsw.Error as error:
                 raise translate(error) from error
             entry = self._remember(made) if won else self._select(name)
@@ -119,8 +116,8 @@ class Catalog:
         return Database(f"{entry.uuid[:2]}/{entry.uuid}/{branch}", self._databases)
 
     def close(self) -> None:
-        if self._opened is not None:
-            self._opened.close()
+        if self._log is not None:
+            self._log.connection.close()
 
     def _select(self, name: str) -> Entry | None:
         rows = self._query("SELECT name, uuid, created_at FROM databases WHERE name = ?", (name,))
@@ -133,45 +130,48 @@ class Catalog:
         return entry
 
     def _query(self, sql: str, parameters: tuple[str, ...] = ()) -> list[Any]:
-        connection = self._connection(create=False)
-        if connection is None:
+        log = self._existing()
+        if log is None:
             return []
         try:
-            return connection.execute(sql, parameters).fetchall()
+            return log.connection.execute(sql, parameters).fetchall()
         except apsw.Error as error:
             raise translate(error) from error
 
-    @overload
-    def _connection(self, *, create: Literal[True]) -> apsw.Connection: ...
-    @overload
-    def _connection(self, *, create: bool) -> apsw.Connection | None: ...
-    def _connection(self, *, create: bool) -> apsw.Connection | None:
-        """The open catalogue; without `create`, None where there is none on disk."""
-        if self._opened is not None:
-            return self._opened
-        path = self._directory / "catalog.db"
-        try:
-            if not path.exists():
-                if not create:
-                    return None
+    def _existing(self) -> FoldingLog | None:
+        """The open catalogue, or None where there is none on disk."""
+        if self._log is None:
+            with self._usable():
+                if self._path.exists():
+                    self._log = _open(self._path)
+        return self._log
+
+    def _made(self) -> FoldingLog:
+        """The open catalogue, which is made with its directory if there is none."""
+        if self._existing() is None:
+            with self._usable():
                 # Nobody but the owner may read memories; an existing directory is left as it is.
                 self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-                SCHEMA.create(path, self._ambient)
-            connection = open_database(path, on_wal_frames=self._note_wal_frames)
-            try:
-                SCHEMA.migrate(connection)
-            except BaseException:
-                connection.close()
-                raise
+                SCHEMA.create(self._path, self._ambient)
+        log = self._existing()
+        assert log is not None  # noqa: S101 - the lines above put it there
+        return log
+
+    @contextmanager
+    def _usable(self) -> Iterator[None]:
+        """Names the directory in what goes wrong with it: whoever starts a node has to know which it is."""
+        try:
+            yield
         except (apsw.Error, OSError) as error:
-            raise _located(error, self._directory) from error
-        self._opened = connection
-        return connection
-
-    def _note_wal_frames(self, frames: int) -> None:
-        self._wal_frames = frames
+            kind = type(translate(error))
+            raise kind(f"the data directory {self._directory} cannot be used: {error}") from error
 
 
-def _located(error: Exception, directory: Path) -> MemoturnError:
-    kind = type(translate(error))
-    return kind(f"the data directory {directory} cannot be used: {error}")
+def _open(path: Path) -> FoldingLog:
+    connection = open_database(path)
+    try:
+        SCHEMA.migrate(connection)
+    except BaseException:
+        connection.close()
+        raise
+    return FoldingLog(connection)

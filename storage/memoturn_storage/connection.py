@@ -1,12 +1,12 @@
 """Opening a database file the one way Memoturn opens it.
 
-Every connection of the program comes from `open_database`, so that the pragmas on which durability
-and capture rest are set in one place.
+Every connection to a file comes from `open_database`, so that the pragmas on which durability and
+capture rest are set in one place; who writes through one folds its WAL with a `FoldingLog`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import apsw
@@ -16,6 +16,9 @@ PAGE_SIZE = 1024
 
 BUSY_TIMEOUT_MS = 5_000
 """How long a writer waits for another process on the same file."""
+
+CHECKPOINT_FRAMES = 4_096
+"""Frames in the WAL (4 MiB of pages) above which it is folded back into the file."""
 
 
 def turn_lookaside_off() -> None:
@@ -31,12 +34,10 @@ def turn_lookaside_off() -> None:
     apsw.initialize()
 
 
-def open_database(path: Path, *, on_wal_frames: Callable[[int], None] | None = None) -> apsw.Connection:
-    """A writer connection to an existing file, in WAL mode, with our own checkpoints.
+def open_database(path: Path) -> apsw.Connection:
+    """A writer connection to an existing file (`memoturn_storage.schema` makes new ones), in WAL mode.
 
-    Args:
-        path: the file; it must exist (`memoturn_storage.schema` makes new ones).
-        on_wal_frames: called after each commit with the number of frames in the WAL.
+    SQLite makes no checkpoints of its own on it.
 
     Raises:
         apsw.Error: CantOpen, NotADB, Corrupt, Busy or IOError.
@@ -46,20 +47,37 @@ def open_database(path: Path, *, on_wal_frames: Callable[[int], None] | None = N
         connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         configure(connection)
         connection.execute("PRAGMA journal_mode=WAL").fetchall()
-        # The pragma takes away a hook set before it, so the hook comes after.
         connection.execute("PRAGMA wal_autocheckpoint=0").fetchall()
         connection.execute("PRAGMA synchronous=NORMAL")
-        if on_wal_frames is not None:
-
-            def hook(_connection: apsw.Connection, _name: str, frames: int) -> int:
-                on_wal_frames(frames)
-                return apsw.SQLITE_OK
-
-            connection.set_wal_hook(hook)
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+class FoldingLog:
+    """The WAL of a connection from `open_database`: knows its length and folds it back when it is long.
+
+    It takes the connection's WAL hook, which `PRAGMA wal_autocheckpoint` would silently remove.
+    """
+
+    def __init__(self, connection: apsw.Connection) -> None:
+        self.connection = connection
+        self._frames = 0
+        connection.set_wal_hook(self._note_length)
+
+    def fold_if_long(self) -> None:
+        """To be called after a commit; never waits."""
+        if self._frames < CHECKPOINT_FRAMES:
+            return
+        # What another process still reads, or is folding itself, is left for later.
+        with suppress(apsw.BusyError):
+            self.connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            self._frames = 0
+
+    def _note_length(self, _connection: apsw.Connection, _database: str, frames: int) -> int:
+        self._frames = frames
+        return apsw.SQLITE_OK
 
 
 def open_memory(image: bytes) -> apsw.Connection:

@@ -1,6 +1,6 @@
 """Translation of SQLite's and the operating system's errors into the tree of `memoturn_schemas`.
 
-Called once, by the engine, around every job; nothing above storage ever sees an `apsw.Error`.
+Called around every job of the engine, by the catalogue, and by `memoturn_core.invoke` for what is left.
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar, cast
@@ -24,14 +24,11 @@ import apsw
 
 from memoturn_schemas.errors import Internal
 from memoturn_storage.ambient import Ambient
-from memoturn_storage.connection import open_database
+from memoturn_storage.connection import FoldingLog, open_database
 from memoturn_storage.errors import translate
 from memoturn_storage.schema import Schema
 
 T = TypeVar("T")
-
-CHECKPOINT_FRAMES = 4_096
-"""Frames in the WAL (4 MiB of pages) above which it is folded back into the file."""
 
 _STEPS_BETWEEN_DEADLINE_CHECKS = 4_000
 """Virtual machine steps, some 100 µs of them: a bound on how late a deadline is noticed."""
@@ -105,14 +102,11 @@ class Handle:
         self._schema = schema
         self._ambient = ambient
         self._deadline: float | None = None
-        self._wal_frames = 0
         self._caches: dict[type, _Cached] = {}
         self._migrated: apsw.Connection | None = None
         self._migrated_txid = 0
-        if path is None:
-            self._connection = schema.empty()
-        else:
-            self._connection = open_database(path, on_wal_frames=self._note_wal_frames)
+        self._connection = schema.empty() if path is None else open_database(path)
+        self._log = FoldingLog(self._connection)
         self._connection.set_progress_handler(self._past_deadline, _STEPS_BETWEEN_DEADLINE_CHECKS)
 
     def close(self) -> None:
@@ -168,8 +162,7 @@ class Handle:
                 for job in pending:
                     fail(job, error)
                 pending = []
-        if self._wal_frames >= CHECKPOINT_FRAMES:
-            self._checkpoint()
+        self._log.fold_if_long()
 
     def _commit_once(self, jobs: list[WriteJob]) -> list[WriteJob]:
         """One attempt; returns the jobs to run again where SQLite rolled all of them back."""
@@ -228,15 +221,6 @@ class Handle:
 
     def _past_deadline(self) -> bool:
         return self._deadline is not None and self._ambient.monotonic() >= self._deadline
-
-    def _note_wal_frames(self, frames: int) -> None:
-        self._wal_frames = frames
-
-    def _checkpoint(self) -> None:
-        # Passive: it never waits. What another process still reads, or is folding itself, is left for later.
-        with suppress(apsw.BusyError):
-            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-            self._wal_frames = 0
 
 
 def _txid(connection: apsw.Connection) -> int:

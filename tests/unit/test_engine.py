@@ -13,7 +13,8 @@ import pytest
 from memoturn_schemas.errors import Overloaded, RequestTimeout, Unavailable
 from memoturn_storage.ambient import ManualAmbient, SystemAmbient
 from memoturn_storage.catalog import Catalog
-from memoturn_storage.handle import CHECKPOINT_FRAMES, Transaction
+from memoturn_storage.connection import CHECKPOINT_FRAMES
+from memoturn_storage.handle import Transaction
 from memoturn_storage.worker import Database
 from unit.engines import (
     ITEMS,
