@@ -96,28 +96,22 @@ class RemoteDoor:
 
 def _path(target: Target, rest: Rest, address: Address, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The URL's path, and the arguments that are not in it."""
-    template = rest.path
-    match target:
-        case Target.NODE:
-            prefix = "/v1"
-        case Target.NAMESPACE:
-            prefix = f"/v1/memory/{address.namespace}"
-        case _ if address.may_create and (target is Target.PROFILE or rest.profile_path is not None):
-            prefix = f"/v1/memory/{(address.database or '').replace('--', '/', 1)}"
-            template = rest.path if target is Target.PROFILE else rest.profile_path or rest.path
-        case _:
-            prefix = f"/v1/db/{address.database}"
+    template = target.prefix + rest.path
+    if rest.profile_path is not None and address.may_create:
+        template = Target.PROFILE.prefix + rest.profile_path
+    profile = (address.database or "").partition("--")[2]
+    known = {"namespace": address.namespace, "profile": profile, "db": address.database}
     remaining = dict(arguments)
-    path = prefix
-    for segment in template.split("/")[1:]:
+    segments = []
+    for segment in template.split("/"):
         if segment.startswith("{"):
             name = segment[1:-1]
-            value = remaining.pop(name, None)
+            value = known[name] if name in known else remaining.pop(name, None)
             if not isinstance(value, str) or not value:
                 raise InvalidRequest(f"{name}: is required")
             segment = quote(value, safe="")
-        path += f"/{segment}"
-    return path, remaining
+        segments.append(segment)
+    return "/".join(segments), remaining
 
 
 def _text(value: Any) -> str:

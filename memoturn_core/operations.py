@@ -38,6 +38,19 @@ class Target(StrEnum):
     DATABASE = "database"
     """`/v1/db/{db}`, which must exist, or a profile."""
 
+    @property
+    def prefix(self) -> str:
+        """The beginning of its operations' paths in REST; `{names}` in it are parts of the address."""
+        return _PREFIXES[self]
+
+
+_PREFIXES = {
+    Target.NODE: "/v1",
+    Target.NAMESPACE: "/v1/memory/{namespace}",
+    Target.PROFILE: "/v1/memory/{namespace}/{profile}",
+    Target.DATABASE: "/v1/db/{db}",
+}
+
 
 @dataclass(frozen=True, slots=True)
 class Rest:

@@ -15,12 +15,6 @@ from memoturn_core.operations import Operation, Rest, Target
 from memoturn_core.registry import OPERATIONS
 from memoturn_schemas.errors import InvalidRequest, MethodNotAllowed, NotFound
 
-_PREFIXES = {
-    Target.NODE: "/v1",
-    Target.NAMESPACE: "/v1/memory/{namespace}",
-    Target.PROFILE: "/v1/memory/{namespace}/{profile}",
-    Target.DATABASE: "/v1/db/{db}",
-}
 ADDRESS_PARTS = frozenset({"namespace", "profile", "db"})
 
 
@@ -41,9 +35,9 @@ def all_routes() -> Iterator[Route]:
     for operation in OPERATIONS.values():
         rest = operation.rest
         if rest is not None:
-            yield Route(operation, rest, _PREFIXES[operation.target] + rest.path)
+            yield Route(operation, rest, operation.target.prefix + rest.path)
             if rest.profile_path is not None:
-                yield Route(operation, rest, _PREFIXES[Target.PROFILE] + rest.profile_path)
+                yield Route(operation, rest, Target.PROFILE.prefix + rest.profile_path)
 
 
 class Router:
