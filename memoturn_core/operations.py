@@ -120,6 +120,8 @@ class Declaration:
     destructive: bool = False
     idempotent: bool = False
     open_world: bool = False
+    durable: bool = False
+    """Whether a request may ask that it is acknowledged only once it is shipped; others ignore it."""
     missing: Mapping[str, Any] | None = None
     """The answer for agents where REST says 404 of the thing itself, e.g. `{"found": False}`."""
     concise: Callable[[Any], Mapping[str, Any]] | None = None

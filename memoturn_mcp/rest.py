@@ -1,8 +1,8 @@
 """The REST side door, `/v1`: an ASGI application made from the registry.
 
 Per request: match the route, read a bounded body, build the address and the arguments, `invoke`,
-answer. Everything that goes wrong leaves as the error envelope.
-The shapes are contract.md's, sections 0 to 3.
+answer. Everything that goes wrong leaves as the error envelope. The shapes are the wire contract, of
+which `tests/contract` has each statement.
 """
 
 from __future__ import annotations
@@ -39,8 +39,6 @@ log = structlog.get_logger("memoturn")
 
 _LONGEST_INTEGER = 19
 """Digits of the largest 64-bit integer."""
-
-_DURABLE_OPERATIONS = frozenset({"memory_ingest", "memory_extract"})
 
 
 class Rest:
@@ -170,5 +168,5 @@ def _check_durability(route: Route, headers: Headers) -> None:
     wanted = headers.get("Memoturn-Durability", "standard")
     if wanted not in ("standard", "durable"):
         raise InvalidRequest(f"Memoturn-Durability: should be 'standard' or 'durable', not {wanted!r}")
-    if wanted == "durable" and route.operation.name in _DURABLE_OPERATIONS:
+    if wanted == "durable" and route.operation.durable:
         raise Unconfigured("Memoturn-Durability: this node has no object store to be durable in; nothing was written")

@@ -62,6 +62,7 @@ def fill_defaults(arguments: dict[str, Any], source: str | None) -> dict[str, An
     response=IngestResponse,
     rest=Rest("POST", "/memories", status=201),
     idempotent=True,
+    durable=True,
     fill_defaults=fill_defaults,
 )
 async def ingest(profile: Profile, request: IngestRequest) -> Reply:

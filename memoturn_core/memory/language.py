@@ -49,9 +49,7 @@ async def ask(profile: Profile, request: AskRequest) -> Reply:
     if memories:
         grounds = [Grounded(hit["id"], hit["summary"], canonical_json(hit["content"])) for hit in memories]
         told = await model.answer(request.question, grounds)
-        recalled = {hit["id"] for hit in memories}
-        answer = told.text
-        sources = [cited for cited in dict.fromkeys(told.cited_ids) if cited in recalled]
+        answer, sources = told.text, told.cited_ids
     return Reply(AskResponse(answer=answer, sources=sources, memories=memories, txid=found.txid or 0), found.txid)
 
 
@@ -66,6 +64,7 @@ async def ask(profile: Profile, request: AskRequest) -> Reply:
     rest=Rest("POST", "/extract", status=201, other_statuses=(200,)),
     idempotent=True,
     open_world=True,
+    durable=True,
 )
 async def extract(profile: Profile, request: ExtractRequest) -> Reply:
     """Have a conversation read for memories; call it at its end instead of ingesting by hand.

@@ -72,8 +72,8 @@ class Row:
         }
 
 
-def insert(transaction: Transaction, row: Row, vector: Vector | None) -> int:
-    """Insert a new memory with its entries; `row.rowid` is ignored. Returns its rowid."""
+def insert(transaction: Transaction, row: Row, vector: Vector | None) -> None:
+    """Insert a new memory with its entries; `row.rowid` is ignored."""
     connection = transaction.connection
     connection.execute(
         "INSERT INTO __memoturn_memories (id, type, topic_key, summary, content, keywords, session_id, source,"
@@ -90,7 +90,6 @@ def insert(transaction: Transaction, row: Row, vector: Vector | None) -> int:
     )
     if vector is not None:
         MemoryVectors.insert(transaction, rowid, vector)
-    return rowid
 
 
 def delete(transaction: Transaction, row: Row) -> None:

@@ -64,9 +64,13 @@ def near(snapshot: Snapshot, vector: Vector, count: int, session_id: str | None)
     """The turns nearest to `vector`, of one session or of all; those without an embedding never match."""
 
     def keep(rowids: list[int]) -> set[int]:
-        return (
-            set(rowids) if session_id is None else {row[0] for row in _fetch(snapshot, rowids) if row[1] == session_id}
-        )
+        if session_id is None:
+            return set(rowids)
+        of_session: list[Any] = snapshot.connection.execute(
+            "SELECT rowid FROM __memoturn_turns WHERE rowid IN carray(?) AND session_id = ?",
+            (bound(rowids), session_id),
+        ).fetchall()
+        return {rowid for (rowid,) in of_session}
 
     nearest = TurnVectors.of(snapshot).nearest(vector, count, keep)
     fetched = {row[0]: row for row in _fetch(snapshot, [rowid for rowid, _ in nearest])}

@@ -2,7 +2,7 @@
 
 The first embedding that a profile stores fixes its dimension, for memories and turns alike. The matrix
 holds unit vectors; it is built once for an open database (10 000 rows in some 10 ms) and then changed
-by each commit. Called by `rows`, `transcript` and `recall`.
+by each commit. Called by `rows`, `turns`, `ingest`, `transcript` and `recall`.
 """
 
 from __future__ import annotations

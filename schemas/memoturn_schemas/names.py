@@ -1,8 +1,8 @@
-"""The rules for names, as types that validate themselves.
+"""The rules for names, and the one name that is a field of requests as a type that validates itself.
 
 Namespaces and profiles become part of a database's name (`{namespace}--{profile}`), which is why they
-may not hold `--`. No name ever becomes part of a file path. Used by the request models and by the
-surfaces for what stands in a URL.
+may not hold `--`. No name ever becomes part of a file path. Used by the request models, by
+`memoturn_core.address` for what is addressed, and by the settings.
 """
 
 from __future__ import annotations
@@ -48,26 +48,6 @@ def check_session_id(value: str) -> str:
     return value
 
 
-_name_schema = {"pattern": r"^[a-z0-9](?:[a-z0-9_-]{0,62}[a-z0-9_])?$"}
-
-Namespace = Annotated[
-    str,
-    AfterValidator(check_name),
-    Field(description=f"Who the memories belong to: {NAME_RULE}.", json_schema_extra=_name_schema),
-]
-ProfileName = Annotated[
-    str,
-    AfterValidator(check_name),
-    Field(description=f"One user, agent or project: {NAME_RULE}.", json_schema_extra=_name_schema),
-]
-DatabaseName = Annotated[
-    str,
-    AfterValidator(check_database),
-    Field(description="A database, or a profile as `{namespace}--{profile}`."),
-]
-BranchName = Annotated[
-    str, AfterValidator(check_branch), Field(description=f"A branch of the database: {BRANCH_RULE}.")
-]
 SessionId = Annotated[
     str,
     AfterValidator(check_session_id),
