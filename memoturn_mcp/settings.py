@@ -10,7 +10,7 @@ import difflib
 import ipaddress
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -74,7 +74,7 @@ class Settings:
     tools: frozenset[str] = frozenset()
     excluded_tools: frozenset[str] = frozenset()
     read_only: bool = False
-    providers: ProviderSettings = field(default_factory=lambda: ProviderSettings.from_environment({}))
+    providers: ProviderSettings = field(default_factory=ProviderSettings)
 
     def tool_choice(self, otherwise: str) -> ToolChoice:
         """What was asked for, or the toolset `otherwise` where neither toolsets nor tools were."""
@@ -96,23 +96,27 @@ class Settings:
                 f"MEMOTURN_LISTEN: {host} is reachable from other machines and this version has no access tokens;"
                 " listen on 127.0.0.1, or set MEMOTURN_INSECURE=1 behind a proxy that checks access"
             )
-        return cls(
-            data_dir=_data_dir(environ),
+        default = cls(data_dir=_data_dir(environ))
+        return replace(
+            default,
             host=host,
             port=port,
             namespace=_name(environ, "MEMOTURN_NAMESPACE"),
             profile=_name(environ, "MEMOTURN_PROFILE"),
             url=_url(environ),
             token=environ.get("MEMOTURN_TOKEN") or None,
-            hot_cap=_integer(environ, "MEMOTURN_HOT_CAP", 1_024, 1),
-            engine_threads=_integer(environ, "MEMOTURN_ENGINE_THREADS", 2, 1),
-            write_queue_depth=_integer(environ, "MEMOTURN_WRITE_QUEUE_DEPTH", 256, 1),
-            max_body_bytes=_integer(environ, "MEMOTURN_MAX_BODY_BYTES", 32 * 1024 * 1024, 1_024),
-            request_timeout_s=_integer(environ, "MEMOTURN_REQUEST_TIMEOUT_MS", 30_000, 1) / 1_000,
-            max_in_flight=_integer(environ, "MEMOTURN_MAX_IN_FLIGHT", 1_024, 1),
+            hot_cap=_integer(environ, "MEMOTURN_HOT_CAP", default.hot_cap, 1),
+            engine_threads=_integer(environ, "MEMOTURN_ENGINE_THREADS", default.engine_threads, 1),
+            write_queue_depth=_integer(environ, "MEMOTURN_WRITE_QUEUE_DEPTH", default.write_queue_depth, 1),
+            max_body_bytes=_integer(environ, "MEMOTURN_MAX_BODY_BYTES", default.max_body_bytes, 1_024),
+            request_timeout_s=_integer(
+                environ, "MEMOTURN_REQUEST_TIMEOUT_MS", round(default.request_timeout_s * 1_000), 1
+            )
+            / 1_000,
+            max_in_flight=_integer(environ, "MEMOTURN_MAX_IN_FLIGHT", default.max_in_flight, 1),
             allowed_hosts=_words(environ, "MEMOTURN_ALLOWED_HOSTS"),
             allowed_origins=_words(environ, "MEMOTURN_ALLOWED_ORIGINS"),
-            log_level=_one_of(environ, "MEMOTURN_LOG_LEVEL", "info", ("debug", "info", "warning", "error")),
+            log_level=_one_of(environ, "MEMOTURN_LOG_LEVEL", default.log_level, ("debug", "info", "warning", "error")),
             tools=_words(environ, "MEMOTURN_TOOLS"),
             toolsets=_words(environ, "MEMOTURN_TOOLSETS"),
             excluded_tools=_words(environ, "MEMOTURN_EXCLUDE_TOOLS"),
