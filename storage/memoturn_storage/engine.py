@@ -1,8 +1,10 @@
-"""The engine: plain synchronous work over databases, run on a small fixed set of threads.
+"""The engine: plain synchronous work over databases, on a small fixed set of threads, kept in an object store.
 
 `write` and `read` take a function over a transaction or a snapshot and hand back a future, so that
-asynchronous servers and plain scripts use the same thing. `threads=0` runs everything on the calling
-thread (embedding, benchmarks, simulation), through the same code. Called by `memoturn_core.profiles`.
+asynchronous servers and plain scripts use the same thing. A branch that is asked for is woken; what is
+committed is shipped. `threads=0` runs everything on the calling thread (embedding, benchmarks,
+simulation), through the same code; then `run_due` has to be called for what otherwise happens in the
+background. Called by `memoturn_core`.
 
 Cancelling a future before its turn takes the job out of the queue; afterwards the job runs on and a
 write may still commit.
@@ -11,26 +13,63 @@ write may still commit.
 from __future__ import annotations
 
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from typing import TypeVar, cast
+from pathlib import Path
+from typing import Any, TypeVar, cast
 from zlib import crc32
 
 from memoturn_storage.ambient import Ambient
+from memoturn_storage.branch import Branch
 from memoturn_storage.handle import ReadJob, Result, Snapshot, Transaction, WriteJob
+from memoturn_storage.leases.lease import Leases
+from memoturn_storage.manifest import BranchRef, Manifest
+from memoturn_storage.manifests import Held, Manifests
+from memoturn_storage.objects.store import ObjectStore
+from memoturn_storage.publisher import Publisher, PublisherStats
+from memoturn_storage.restore import Restorer
 from memoturn_storage.schema import Schema
-from memoturn_storage.worker import Database, Worker
+from memoturn_storage.waking import Waker
+from memoturn_storage.worker import Worker
 
 T = TypeVar("T")
 
 GROUP_COMMIT = 64
 """Writes at most in one transaction."""
 
+_POOL_THREADS = 8
+_READER_THREADS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an engine may use, and how soon it does things."""
+
+    threads: int = 2
+    """Engine threads; 0 runs everything on the calling thread."""
+    hot_cap: int = 256
+    """Open branches at most; the least recently used are put to sleep."""
+    queue_depth: int = 256
+    """Writes that may wait for one branch before `Overloaded`."""
+    ship_interval_s: float = 0.2
+    """How long a commit waits for others before it is shipped."""
+    backlog_bytes: int = 64 << 20
+    """Of log that the object store has not taken, a branch, before writes are refused."""
+    idle_s: float = 60.0
+    """After which an unused branch is put to sleep."""
+    grace_s: float = 600.0
+    """How long objects that nothing needs any more are kept for those who still read an older manifest."""
+
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    open_handles: int
+    open_branches: int
     waiting_jobs: int
+    unshipped_transactions: int
+    unshipped_bytes: int
+    oldest_unshipped_ms: int | None
+    """The age of the oldest unshipped transaction; None where everything is shipped."""
+    published: PublisherStats
 
 
 class Engine:
@@ -39,66 +78,166 @@ class Engine:
     Args:
         schema: what every database file must contain.
         ambient: clock and randomness.
-        threads: engine threads; 0 runs jobs on the calling thread.
-        hot_cap: open databases at most; the least recently used are closed.
-        queue_depth: writes that may wait for one database before `Overloaded`.
+        directory: where the files lie, `databases` of the data directory.
+        store: the truth.
+        leases: who owns which database.
     """
 
     def __init__(
         self,
         schema: Schema,
         ambient: Ambient,
-        *,
-        threads: int = 2,
-        hot_cap: int = 256,
-        queue_depth: int = 256,
+        directory: Path,
+        store: ObjectStore,
+        leases: Leases,
+        limits: Limits = Limits(),
     ) -> None:
-        threads = min(threads, hot_cap)  # each keeps one database open at least
+        inline = limits.threads == 0
+        threads = max(1, min(limits.threads, limits.hot_cap))  # each keeps one branch open at least
+        self._ambient = ambient
+        self._limits = limits
+        self._leases = leases
+        self._pool: Executor = InlineExecutor() if inline else ThreadPoolExecutor(_POOL_THREADS, "memoturn-background")
+        self._readers = None if inline else ThreadPoolExecutor(_READER_THREADS, "memoturn-objects")
+        self.manifests = Manifests(store, ambient, grace_ms=round(limits.grace_s * 1000))
+        self.restorer = Restorer(store, self._readers)
+        self.publisher = Publisher(
+            store,
+            self.manifests,
+            ambient,
+            self._pool,
+            interval_s=limits.ship_interval_s,
+            alone=lambda branch, effect: self._worker(branch.ref).tend(branch, effect),
+            left=lambda branch: self._worker(branch.ref).leave(branch),
+        )
+        waker = Waker(
+            schema, ambient, directory, self.manifests, self.restorer, leases, backlog_bytes=limits.backlog_bytes
+        )
         self._workers = [
             Worker(
                 schema,
                 ambient,
-                capacity=max(1, hot_cap // max(1, threads)),
-                queue_depth=queue_depth,
+                waker,
+                self.publisher,
+                self._pool,
+                capacity=max(1, limits.hot_cap // threads),
+                queue_depth=limits.queue_depth,
                 group=GROUP_COMMIT,
-                inline=threads == 0,
+                inline=inline,
             )
-            for _ in range(max(1, threads))
+            for _ in range(threads)
         ]
+        if not inline:
+            self.publisher.start()
+
+    # --- jobs ------------------------------------------------------------------------------------
 
     def write(
-        self, database: Database, work: Callable[[Transaction], T], *, deadline: float | None = None
+        self,
+        ref: BranchRef,
+        work: Callable[[Transaction], T],
+        *,
+        deadline: float | None = None,
+        durable: bool = False,
     ) -> Future[Result[T]]:
-        """Run `work` inside a group commit; the future resolves once the commit has landed.
+        """Run `work` inside a group commit.
 
-        The file is made if it does not exist. `deadline` is on `Ambient.monotonic`. `work` may be
-        run more than once, and must not change anything but the transaction.
+        The future resolves once the commit has landed on this machine's disk, or with `durable` once the
+        object store has it; a durable write that fails with `Unavailable` may be committed all the same.
+        The file is made if it does not exist. `deadline` is on `Ambient.monotonic`. `work` may be run more
+        than once, and must not change anything but the transaction.
 
         Raises:
-            Overloaded: at once, when the database's queue is full.
+            Overloaded: at once, when the branch's queue is full.
         """
-        job = WriteJob(work, deadline)
-        self._worker(database).submit(database, job)
+        job = WriteJob(work, deadline, durable)
+        self._worker(ref).submit(ref, job)
         return cast("Future[Result[T]]", job.future)
 
     def read(
-        self, database: Database, work: Callable[[Snapshot], T], *, deadline: float | None = None
+        self, ref: BranchRef, work: Callable[[Snapshot], T], *, deadline: float | None = None, durable: bool = False
     ) -> Future[Result[T]]:
-        """Run `work` on one consistent state; a file that does not exist reads as empty, txid 0."""
-        job = ReadJob(work, deadline)
-        self._worker(database).submit(database, job)
+        """Run `work` on one consistent state; a branch that was never written to reads as empty, txid 0.
+
+        With `durable` the future resolves once the object store has that state.
+        """
+        job = ReadJob(work, deadline, durable)
+        self._worker(ref).submit(ref, job)
         return cast("Future[Result[T]]", job.future)
 
+    def is_open(self, ref: BranchRef) -> bool:
+        return self._worker(ref).is_open(ref)
+
+    def wake(self, ref: BranchRef) -> Future[None]:
+        """Have the branch open.
+
+        Raises:
+            OwnedElsewhere, BranchNotFound, Damaged, StoreUnavailable: through the future.
+        """
+        return self.exclusive(ref, lambda _branch: None)
+
+    # --- effects ---------------------------------------------------------------------------------
+
+    def exclusive(self, ref: BranchRef, effect: Callable[[Branch], T]) -> Future[T]:
+        """Run `effect` with the branch open and none of its jobs running."""
+        return self._worker(ref).exclusive(ref, effect)
+
+    def sleep(self, branch: Branch, *, discard: bool = False) -> None:
+        """Close a branch, from an effect that has it to itself; with `discard` its local files go."""
+        self._worker(branch.ref).sleep(branch, discard=discard)
+
+    def update_manifest(self, ref: BranchRef, change: Callable[[Manifest], Manifest]) -> Held:
+        """`Manifests.update`, through the open branch where there is one, so that it knows the new version."""
+        for branch in self._worker(ref).branches():
+            if branch.ref == ref:
+                with branch.lock:
+                    branch.held = self.manifests.update(branch.held or ref, change)
+                    return branch.held
+        return self.manifests.update(ref, change)
+
+    # --- upkeep ----------------------------------------------------------------------------------
+
+    def run_due(self) -> None:
+        """Ship what is due and put to sleep what is idle."""
+        self.publisher.run_due()
+        for worker in self._workers:
+            worker.put_idle_to_sleep(self._limits.idle_s)
+
     def stats(self) -> EngineStats:
+        tails = [branch.tail for worker in self._workers for branch in worker.branches()]
+        oldest = [at for tail in tails if (at := tail.oldest_at) is not None]
         return EngineStats(
-            open_handles=sum(worker.open_handles() for worker in self._workers),
+            open_branches=len(tails),
             waiting_jobs=sum(worker.waiting() for worker in self._workers),
+            unshipped_transactions=sum(tail.commits for tail in tails),
+            unshipped_bytes=sum(tail.log_bytes for tail in tails),
+            oldest_unshipped_ms=self._ambient.now_ms() - min(oldest) if oldest else None,
+            published=self.publisher.stats,
         )
 
     def close(self) -> None:
-        """Finish what is queued and close every file. Later jobs are refused."""
-        for worker in self._workers:
-            worker.close()
+        """Finish what is queued, ship what can be shipped, close every file, release every lease.
 
-    def _worker(self, database: Database) -> Worker:
-        return self._workers[crc32(database.key.encode()) % len(self._workers)]
+        Later jobs are refused.
+        """
+        wait([closing for worker in self._workers for closing in worker.close()])
+        self.publisher.close()
+        self._pool.shutdown()
+        if self._readers is not None:
+            self._readers.shutdown()
+        self._leases.close()
+
+    def _worker(self, ref: BranchRef) -> Worker:
+        return self._workers[crc32(ref.uuid.encode()) % len(self._workers)]
+
+
+class InlineExecutor(Executor):
+    """Runs each call at once, on the caller's thread."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except BaseException as error:  # noqa: BLE001 - as every executor does
+            future.set_exception(error)
+        return future

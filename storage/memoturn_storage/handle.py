@@ -1,14 +1,16 @@
 """An open database: one connection, its transactions, and what the layers above keep in memory for it.
 
-A handle belongs to one engine thread and is used by it alone, so there are no locks here. Other
-processes may have the same file open; SQLite's own locks keep the file right, and every read and
-write starts by asking the file for its txid, so that nothing kept in memory outlives a change made
-elsewhere. Called by `memoturn_storage.worker`.
+A handle is used by one thread at a time, so there are no locks here. Every read and write starts by
+asking the file for its txid, so that nothing kept in memory outlives a change made elsewhere. Called by
+`memoturn_storage.worker`.
 
 Group commit: `commit` runs up to a group of jobs in one transaction, each in a savepoint. One that
 fails rolls back alone with its own error; the others share the txid. A failure on which SQLite rolls
 the whole transaction back (an interrupted write, a full disk) makes the others run again without it,
 so a job must be a function of the transaction that it is given and of nothing it changes outside.
+
+What is committed stays in the write-ahead log until the object store has it (`memoturn_storage.tail`);
+only then may `fold` write it back into the file.
 """
 
 from __future__ import annotations
@@ -22,11 +24,12 @@ from typing import Any, Generic, TypeVar, cast
 
 import apsw
 
-from memoturn_schemas.errors import Internal
+from memoturn_schemas.errors import Internal, Unavailable
 from memoturn_storage.ambient import Ambient
-from memoturn_storage.connection import FoldingLog, open_database
+from memoturn_storage.connection import CHECKPOINT_FRAMES, open_database
 from memoturn_storage.errors import translate
 from memoturn_storage.schema import Schema
+from memoturn_storage.tail import Tail
 
 T = TypeVar("T")
 
@@ -85,6 +88,8 @@ class Transaction:
 class WriteJob:
     work: Callable[[Transaction], Any]
     deadline: float | None
+    durable: bool = False
+    """Whether to answer only once the object store has the state that the answer reflects."""
     future: Future[Result[Any]] = field(default_factory=Future)
 
 
@@ -92,27 +97,84 @@ class WriteJob:
 class ReadJob:
     work: Callable[[Snapshot], Any]
     deadline: float | None
+    durable: bool = False
     future: Future[Result[Any]] = field(default_factory=Future)
 
 
 class Handle:
-    """An open database file, or (`path` None) the empty state of one that does not exist yet."""
+    """An open database file, or (`path` None) the empty state of one that does not exist yet.
 
-    def __init__(self, schema: Schema, ambient: Ambient, path: Path | None) -> None:
+    Args:
+        tail: notes what is committed; None only where nothing is written.
+        backlog_bytes: of unshipped log, above which writes are refused.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        ambient: Ambient,
+        path: Path | None,
+        tail: Tail | None = None,
+        *,
+        backlog_bytes: int = 64 << 20,
+    ) -> None:
         self._schema = schema
         self._ambient = ambient
+        self._tail = tail
+        self._backlog_bytes = backlog_bytes
         self._deadline: float | None = None
         self._caches: dict[type, _Cached] = {}
         self._migrated: apsw.Connection | None = None
         self._migrated_txid = 0
+        self._frames = 0
         self._connection = schema.empty() if path is None else open_database(path)
-        self._log = FoldingLog(self._connection)
+        # Folding on close would take the only copy of unshipped transactions out of the log.
+        self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        self._connection.set_wal_hook(self._note_length)
         self._connection.set_progress_handler(self._past_deadline, _STEPS_BETWEEN_DEADLINE_CHECKS)
 
     def close(self) -> None:
         if self._migrated is not None:
             self._migrated.close()
+        if self._tail is not None and self._tail.clean:
+            self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
         self._connection.close()
+
+    @property
+    def txid(self) -> int:
+        return _txid(self._connection)
+
+    def image(self) -> bytes:
+        """The database as it stands, as a file."""
+        return self._connection.serialize("main")
+
+    # --- the log ---------------------------------------------------------------------------------
+
+    @property
+    def log_is_long(self) -> bool:
+        return self._frames >= CHECKPOINT_FRAMES
+
+    def fold(self) -> None:
+        """Write the log back into the file and empty it; nothing of it may be unshipped.
+
+        Raises:
+            apsw.BusyError: another program is reading the file.
+        """
+        self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        self._frames = 0
+        if self._tail is not None:
+            self._tail.folded()
+
+    def restart_tail(self) -> None:
+        """Have the tail go on from the whole state, under a txid of its own."""
+        txid = _integer(self._connection, "UPDATE __memoturn_txid SET txid = txid + 1 RETURNING txid")
+        self._caches.clear()
+        if self._tail is not None:
+            self._tail.restart(self.image(), txid, self._frames, self._ambient.now_ms())
+
+    def _note_length(self, _connection: apsw.Connection, _database: str, frames: int) -> int:
+        self._frames = frames
+        return apsw.SQLITE_OK
 
     # --- reading ---------------------------------------------------------------------------------
 
@@ -126,7 +188,7 @@ class Handle:
         except Exception as error:  # noqa: BLE001 - every failure of a job is its caller's to hear
             fail(job, error)
         else:
-            job.future.set_result(Result(value, txid))
+            self._resolve(job, Result(value, txid))
         finally:
             for used in (self._connection, self._migrated):
                 if used is not None and used.in_transaction:
@@ -151,10 +213,11 @@ class Handle:
     # --- writing ---------------------------------------------------------------------------------
 
     def commit(self, jobs: Sequence[WriteJob]) -> None:
-        """Run the jobs as one transaction and resolve their futures once it is on disk."""
+        """Run the jobs as one transaction and resolve their futures once it is on disk, or shipped."""
         pending = list(jobs)
         while pending:
             try:
+                self._begin_writing()
                 pending = self._commit_once(pending)
             except Exception as error:  # noqa: BLE001 - BEGIN or COMMIT failed: the group shares it
                 if self._connection.in_transaction:
@@ -162,7 +225,18 @@ class Handle:
                 for job in pending:
                     fail(job, error)
                 pending = []
-        self._log.fold_if_long()
+
+    def _begin_writing(self) -> None:
+        tail = self._tail
+        if tail is None:
+            raise Internal("a handle without a tail was asked to write")
+        if tail.log_bytes > self._backlog_bytes:
+            raise Unavailable(
+                f"the object store does not take what is written: {tail.commits} transactions "
+                f"({tail.log_bytes >> 20} MiB of log) wait for it, and no more are accepted"
+            )
+        if not tail.begun:
+            tail.begin(self.image())
 
     def _commit_once(self, jobs: list[WriteJob]) -> list[WriteJob]:
         """One attempt; returns the jobs to run again where SQLite rolled all of them back."""
@@ -192,13 +266,22 @@ class Handle:
         if changed or _integer(connection, "PRAGMA schema_version") != tables_before:
             txid = _integer(connection, "UPDATE __memoturn_txid SET txid = txid + 1 RETURNING txid")
             connection.execute("COMMIT")
+            if self._tail is not None:
+                self._tail.note(txid, self._frames, self._ambient.now_ms())
             self._bring_caches_forward(txid, [transaction for *_, transaction in done])
         else:
             txid = _txid(connection)
             connection.execute("ROLLBACK")
         for job, value, _ in done:
-            job.future.set_result(Result(value, txid))
+            self._resolve(job, Result(value, txid))
         return []
+
+    def _resolve(self, job: WriteJob | ReadJob, result: Result[Any]) -> None:
+        def resolve() -> None:
+            job.future.set_result(result)
+
+        if not (job.durable and self._tail is not None and self._tail.wait(result.txid, job.future, resolve)):
+            resolve()
 
     def _bring_caches_forward(self, txid: int, transactions: Sequence[Transaction]) -> None:
         self._caches = {kind: entry for kind, entry in self._caches.items() if entry.txid == txid - 1}

@@ -1,64 +1,99 @@
-"""One engine thread: the databases that are its own, their queues, their open handles.
+"""One engine thread: the databases that are its own, their queues, their open branches.
 
-A database always has the same worker. The worker takes the databases that have work in turn; a turn
+A database always has the same worker. The worker takes the branches that have work in turn; a turn
 commits up to `group` queued writes as one transaction, then answers the queued reads, so that a busy
-database does not starve the others. Called by `memoturn_storage.engine`.
+branch does not starve the others.
+
+Whatever takes long (waking a branch, shipping before a fold, a rewind) is an *effect*: it runs on the
+background pool, alone with its branch, whose jobs wait meanwhile while the thread serves the others.
+Called by `memoturn_storage.engine`.
 """
 
 from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
+
+import structlog
 
 from memoturn_schemas.errors import Overloaded, RequestTimeout, Unavailable
 from memoturn_storage.ambient import Ambient
+from memoturn_storage.branch import Branch
+from memoturn_storage.errors import translate
 from memoturn_storage.handle import Handle, ReadJob, WriteJob, fail
+from memoturn_storage.manifest import BranchRef
+from memoturn_storage.publisher import Publisher
 from memoturn_storage.schema import Schema
+from memoturn_storage.waking import Waker
+
+log = structlog.get_logger("memoturn")
+
+T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True)
-class Database:
-    """Where one branch of one database lives on this node: `{directory}/{key}.db`."""
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """A branch that is open or has work."""
 
-    key: str
-    directory: Path
-
-    @property
-    def path(self) -> Path:
-        return self.directory / f"{self.key}.db"
-
-
-@dataclass(slots=True)
-class _Queue:
-    database: Database
+    ref: BranchRef
     writes: deque[WriteJob] = field(default_factory=deque)
     reads: deque[ReadJob] = field(default_factory=deque)
+    effects: deque[Callable[[], None]] = field(default_factory=deque)
+    branch: Branch | None = None
+    taken: bool = False
+    """Whether an effect has it, so that it takes no turn."""
+    folding: bool = False
+    used_at: float = 0.0
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self.effects or self.writes or self.reads)
 
     def drop_cancelled(self) -> None:
         self.writes = deque(job for job in self.writes if not job.future.cancelled())
 
-    def take(self, limit: int) -> tuple[list[WriteJob], list[ReadJob]]:
-        return _take(self.writes, limit), _take(self.reads, limit)
-
 
 class Worker:
-    """Runs jobs on its own thread, or (`inline`) on the caller's."""
+    """Runs jobs on its own thread, or (`inline`) on the caller's.
+
+    Args:
+        capacity: branches kept open; the least recently used are put to sleep above it.
+        queue_depth: writes that may wait for one branch.
+        group: writes in one transaction at most.
+        pool: where effects run.
+    """
 
     def __init__(
-        self, schema: Schema, ambient: Ambient, *, capacity: int, queue_depth: int, group: int, inline: bool
+        self,
+        schema: Schema,
+        ambient: Ambient,
+        waker: Waker,
+        publisher: Publisher,
+        pool: Executor,
+        *,
+        capacity: int,
+        queue_depth: int,
+        group: int,
+        inline: bool,
     ) -> None:
         self._schema = schema
         self._ambient = ambient
+        self._waker = waker
+        self._publisher = publisher
+        self._pool = pool
         self._capacity = capacity
         self._queue_depth = queue_depth
         self._group = group
-        self._handles: OrderedDict[str, Handle] = OrderedDict()
         self._unwritten: Handle | None = None
-        self._wake = threading.Condition()
-        self._queues: dict[str, _Queue] = {}
+        self._wake = threading.Condition(threading.RLock())
+        self._slots: dict[BranchRef, _Slot] = {}
+        self._ready: OrderedDict[_Slot, None] = OrderedDict()
+        self._open: OrderedDict[_Slot, None] = OrderedDict()
         self._closing = False
         self._thread: threading.Thread | None = None
         if not inline:
@@ -67,90 +102,175 @@ class Worker:
 
     # --- called from any thread ------------------------------------------------------------------
 
-    def submit(self, database: Database, job: WriteJob | ReadJob) -> None:
+    def submit(self, ref: BranchRef, job: WriteJob | ReadJob) -> None:
         """Queue a job; its future is resolved by the worker.
 
         Raises:
-            Overloaded: the database has `queue_depth` writes waiting.
+            Overloaded: the branch has `queue_depth` writes waiting.
             Unavailable: the engine is shutting down.
         """
         with self._wake:
-            if self._closing:
-                raise Unavailable("the node is shutting down")
-            queue = self._queues.get(database.key)
-            if queue is None:
-                queue = self._queues[database.key] = _Queue(database)
+            slot = self._slot(ref)
             if isinstance(job, ReadJob):
-                queue.reads.append(job)
+                slot.reads.append(job)
             else:
-                if len(queue.writes) >= self._queue_depth:
-                    queue.drop_cancelled()
-                if len(queue.writes) >= self._queue_depth:
+                if len(slot.writes) >= self._queue_depth:
+                    slot.drop_cancelled()
+                if len(slot.writes) >= self._queue_depth:
                     raise Overloaded(f"the database has {self._queue_depth} writes waiting; try again")
-                queue.writes.append(job)
-            self._wake.notify()
+                slot.writes.append(job)
+            self._make_ready(slot)
         if self._thread is None:
             self._drain()
 
-    def open_handles(self) -> int:
-        return len(self._handles)
+    def exclusive(self, ref: BranchRef, effect: Callable[[Branch], T]) -> Future[T]:
+        """Run `effect` on the background pool with the branch open and none of its jobs running.
+
+        The effect may put the branch to sleep; then it is woken by the next job.
+        """
+        future: Future[T] = Future()
+
+        def run() -> None:
+            if not future.set_running_or_notify_cancel():
+                return
+            try:
+                future.set_result(effect(self._awake(slot)))
+            except Exception as error:  # noqa: BLE001 - the failure is the caller's to hear
+                future.set_exception(translate(error))
+
+        with self._wake:
+            slot = self._slot(ref)
+            self._add_effect(slot, run)
+        if self._thread is None:
+            self._drain()
+        return future
+
+    def tend(self, branch: Branch, effect: Callable[[Branch], None]) -> None:
+        """Run an effect that nobody waits for, if the branch is still open when its turn comes."""
+
+        def run() -> None:
+            if slot.branch is not branch:
+                return
+            try:
+                effect(branch)
+            except Exception as error:  # noqa: BLE001 - there is nobody to tell but the log
+                problem = str(translate(error))
+                log.warning("housekeeping failed", database=branch.ref.uuid, branch=branch.ref.branch, error=problem)
+
+        with self._wake:
+            known = self._slots.get(branch.ref)
+            if known is None or self._closing:
+                return
+            slot = known
+            self._add_effect(slot, run)
+        if self._thread is None:
+            self._drain()
+
+    def is_open(self, ref: BranchRef) -> bool:
+        slot = self._slots.get(ref)
+        return slot is not None and slot.branch is not None
+
+    def branches(self) -> list[Branch]:
+        """The open ones."""
+        with self._wake:
+            return [slot.branch for slot in self._open if slot.branch is not None]
 
     def waiting(self) -> int:
         with self._wake:
-            return sum(len(queue.writes) + len(queue.reads) for queue in self._queues.values())
+            return sum(len(slot.writes) + len(slot.reads) for slot in self._slots.values())
 
-    def close(self) -> None:
-        """Finish what is queued, then close every file."""
+    def put_idle_to_sleep(self, idle_s: float) -> None:
+        """Put the branches to sleep that nobody has used for so long."""
+        before = self._ambient.monotonic() - idle_s
+        with self._wake:
+            idle = [slot for slot in self._open if slot.used_at <= before and not slot.has_work]
+        for slot in idle:
+            if slot.branch is not None:
+                self.tend(slot.branch, partial(self._sleep_unless_used, slot, before))
+
+    def leave(self, branch: Branch) -> None:
+        """Discard the branch's local files, whose history was carried on elsewhere."""
+        self.tend(branch, lambda branch: self.sleep(branch, discard=True))
+
+    def sleep(self, branch: Branch, *, discard: bool = False) -> None:
+        """Close an open branch; for effects, which have it to themselves."""
+        with self._wake:
+            slot = self._slots[branch.ref]
+            slot.branch = None
+            del self._open[slot]
+        self._waker.sleep(branch, discard=discard)
+
+    def close(self) -> list[Future[None]]:
+        """Finish what is queued; returns the shipping and closing of what is open, which the pool does."""
         with self._wake:
             self._closing = True
             self._wake.notify()
-        if self._thread is None:
-            self._close_handles()
-        else:
+        if self._thread is not None:
             self._thread.join()
+        if self._unwritten is not None:
+            self._unwritten.close()
+        return [self._pool.submit(self._ship_and_sleep, branch) for branch in self.branches()]
 
     # --- called on the worker's thread -----------------------------------------------------------
 
     def _run(self) -> None:
         while True:
             with self._wake:
-                while not self._queues and not self._closing:
+                while not self._ready and not (self._closing and not self._busy()):
                     self._wake.wait()
-                if not self._queues:
-                    break
+                if not self._ready:
+                    return
             self._drain()
-        self._close_handles()
+
+    def _busy(self) -> bool:
+        return any(slot.taken or slot.has_work for slot in self._slots.values())
 
     def _drain(self) -> None:
-        while (turn := self._next_turn()) is not None:
-            self._take_turn(*turn)
+        while (slot := self._next_ready()) is not None:
+            self._take_turn(slot)
 
-    def _next_turn(self) -> tuple[Database, list[WriteJob], list[ReadJob]] | None:
+    def _next_ready(self) -> _Slot | None:
         with self._wake:
-            key = next(iter(self._queues), None)
-            if key is None:
-                return None
-            queue = self._queues.pop(key)
-            writes, reads = queue.take(self._group)
-            if queue.writes or queue.reads:
-                self._queues[key] = queue
-            return queue.database, writes, reads
+            return self._ready.popitem(last=False)[0] if self._ready else None
 
-    def _take_turn(self, database: Database, writes: list[WriteJob], reads: list[ReadJob]) -> None:
-        live_writes = [write for write in writes if self._starts(write)]
-        live_reads = [read for read in reads if self._starts(read)]
+    def _take_turn(self, slot: _Slot) -> None:
+        effect: Callable[[], None] | None = None
+        with self._wake:
+            if slot.effects:
+                effect = slot.effects.popleft()
+            elif slot.branch is None:
+                effect = self._waking(slot)
+            slot.taken = effect is not None
+            writes = [] if slot.taken else _take(slot.writes, self._group)
+            reads = [] if slot.taken else _take(slot.reads, self._group)
+            if not slot.taken:
+                slot.used_at = self._ambient.monotonic()
+                self._open.move_to_end(slot)
+        if effect is not None:
+            self._pool.submit(self._run_effect, slot, effect)
+            return
+        self._run_jobs(slot, [job for job in writes if self._starts(job)], [job for job in reads if self._starts(job)])
+        self._put_back(slot)
+
+    def _run_jobs(self, slot: _Slot, writes: list[WriteJob], reads: list[ReadJob]) -> None:
+        branch = slot.branch
+        assert branch is not None  # noqa: S101 - the turn began with an open branch
+        jobs: list[WriteJob | ReadJob] = [*writes, *reads]
         try:
-            if live_writes:
-                self._handle_for_writing(database).commit(live_writes)
-            if live_reads:
-                handle = self._handle_for_reading(database)
-                for read in live_reads:
-                    handle.read(read)
+            if writes:
+                self._waker.make_file(branch).commit(writes)
+            for read in reads:
+                (branch.handle or self._nothing()).read(read)
         except Exception as error:  # noqa: BLE001 - the file cannot be opened, or a fault of ours
-            self._drop(database)
-            unresolved: list[WriteJob | ReadJob] = [*live_writes, *live_reads]
-            for job in unresolved:
+            for job in jobs:
                 fail(job, error)
+            self.tend(branch, self.sleep)
+            return
+        if not branch.tail.clean:
+            self._publisher.notice(branch)
+        if branch.handle is not None and branch.handle.log_is_long and not slot.folding and branch.failures == 0:
+            slot.folding = True
+            self.tend(branch, partial(self._fold, slot))
 
     def _starts(self, job: WriteJob | ReadJob) -> bool:
         if not job.future.set_running_or_notify_cancel():
@@ -160,49 +280,104 @@ class Worker:
             return False
         return True
 
-    def _handle_for_writing(self, database: Database) -> Handle:
-        handle = self._open_handle(database)
-        if handle is None:
-            path = database.path
-            if not path.exists():
-                self._schema.create(path, self._ambient)
-            handle = self._remember(database, Handle(self._schema, self._ambient, path))
-        return handle
-
-    def _handle_for_reading(self, database: Database) -> Handle:
-        handle = self._open_handle(database)
-        if handle is not None:
-            return handle
-        path = database.path
-        if path.exists():
-            return self._remember(database, Handle(self._schema, self._ambient, path))
+    def _nothing(self) -> Handle:
+        """What a reader sees of a branch that nobody has written to."""
         if self._unwritten is None:
             self._unwritten = Handle(self._schema, self._ambient, None)
         return self._unwritten
 
-    def _open_handle(self, database: Database) -> Handle | None:
-        handle = self._handles.get(database.key)
-        if handle is not None:
-            self._handles.move_to_end(database.key)
-        return handle
+    # --- effects, on the background pool ---------------------------------------------------------
 
-    def _remember(self, database: Database, handle: Handle) -> Handle:
-        self._handles[database.key] = handle
-        while len(self._handles) > self._capacity:
-            self._handles.popitem(last=False)[1].close()
-        return handle
+    def _run_effect(self, slot: _Slot, effect: Callable[[], None]) -> None:
+        try:
+            effect()
+        finally:
+            self._put_back(slot)
 
-    def _drop(self, database: Database) -> None:
-        handle = self._handles.pop(database.key, None)
-        if handle is not None:
-            handle.close()
+    def _waking(self, slot: _Slot) -> Callable[[], None]:
+        def wake() -> None:
+            try:
+                self._awake(slot)
+            except Exception as error:  # noqa: BLE001 - whoever waits for the branch hears of it
+                with self._wake:
+                    jobs: list[WriteJob | ReadJob] = [*slot.writes, *slot.reads]
+                    slot.writes.clear()
+                    slot.reads.clear()
+                for job in jobs:
+                    if job.future.set_running_or_notify_cancel():
+                        fail(job, error)
 
-    def _close_handles(self) -> None:
-        while self._handles:
-            self._handles.popitem()[1].close()
-        if self._unwritten is not None:
-            self._unwritten.close()
-            self._unwritten = None
+        return wake
+
+    def _awake(self, slot: _Slot) -> Branch:
+        """The slot's branch, woken if it sleeps."""
+        branch = slot.branch
+        if branch is None:
+            branch = self._waker.wake(slot.ref)
+            with self._wake:
+                slot.branch = branch
+                slot.folding = False
+                self._open[slot] = None
+                slot.used_at = self._ambient.monotonic()
+                oldest = [other.branch for other in self._open if not other.taken]
+                crowded = oldest[: max(0, len(self._open) - self._capacity)]
+            for other in crowded:
+                if other is not None:
+                    self.tend(other, self._ship_and_sleep)
+            if not branch.tail.clean:
+                self._publisher.notice(branch)
+        return branch
+
+    def _fold(self, slot: _Slot, branch: Branch) -> None:
+        """Ship the rest of a long log and write it back into the file."""
+        try:
+            self._publisher.ship_alone(branch)
+            if branch.tail.clean and branch.handle is not None:
+                branch.handle.fold()
+        finally:
+            slot.folding = False
+
+    def _sleep_unless_used(self, slot: _Slot, before: float, branch: Branch) -> None:
+        if slot.used_at <= before and not (slot.writes or slot.reads):
+            self._ship_and_sleep(branch)
+
+    def _ship_and_sleep(self, branch: Branch) -> None:
+        """Ship what can be shipped; what cannot stays in the log and is found when the branch wakes."""
+        try:
+            self._publisher.ship_alone(branch)
+        except Exception as error:  # noqa: BLE001 - the object store is down; nothing is lost
+            log.warning("not shipped", database=branch.ref.uuid, branch=branch.ref.branch, error=str(translate(error)))
+        self.sleep(branch, discard=branch.fenced)
+
+    # --- slots -----------------------------------------------------------------------------------
+
+    def _slot(self, ref: BranchRef) -> _Slot:
+        if self._closing:
+            raise Unavailable("the node is shutting down")
+        slot = self._slots.get(ref)
+        if slot is None:
+            slot = self._slots[ref] = _Slot(ref)
+        return slot
+
+    def _add_effect(self, slot: _Slot, effect: Callable[[], None]) -> None:
+        slot.effects.append(effect)
+        self._make_ready(slot)
+
+    def _make_ready(self, slot: _Slot) -> None:
+        if not slot.taken:
+            self._ready[slot] = None
+            self._wake.notify()
+
+    def _put_back(self, slot: _Slot) -> None:
+        """After a turn or an effect: ready again where there is more to do, forgotten where there is nothing."""
+        with self._wake:
+            slot.taken = False
+            if slot.has_work:
+                self._make_ready(slot)
+            elif slot.branch is None:
+                self._slots.pop(slot.ref, None)
+            if self._closing:
+                self._wake.notify()
 
 
 def _take(jobs: deque[Any], limit: int) -> list[Any]:

@@ -1,0 +1,129 @@
+"""Reading and replacing manifests in the object store.
+
+A manifest is replaced only on the condition that it is still the one that was read. **A retried
+conditional write can lose to itself**: the first try landed, its answer was lost, the second finds a
+version that it does not know. So a writer that loses reads again, and recognises its own `write_id`; a
+change that is asked of a manifest which has it already must hand the manifest back as it is, for
+another writer may have put its own write on top of ours. Where the store does not answer, the outcome
+is unknown and stays so until somebody reads: nothing here guesses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from memoturn_schemas.errors import AlreadyExists, BranchNotFound, Unavailable
+from memoturn_storage.ambient import Ambient
+from memoturn_storage.manifest import BranchRef, Manifest, branches_prefix
+from memoturn_storage.objects.store import ObjectMissing, ObjectStore, PreconditionFailed
+
+_RACES_AT_MOST = 32
+"""Lost in a row, after which something is wrong that trying again does not mend."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A manifest as it was read or written, with the store's version of it."""
+
+    manifest: Manifest
+    version: str
+
+
+class Manifests:
+    """The manifests of an object store.
+
+    Args:
+        grace_ms: how long what a change drops is kept for those who still read the older manifest.
+    """
+
+    def __init__(self, store: ObjectStore, ambient: Ambient, *, grace_ms: int = 600_000) -> None:
+        self._store = store
+        self._ambient = ambient
+        self.grace_ms = grace_ms
+
+    def read(self, ref: BranchRef) -> Held | None:
+        """The branch's manifest, of a deleted branch too; None where there never was one.
+
+        Raises:
+            StoreUnavailable; Internal where the manifest is damaged.
+        """
+        try:
+            stored = self._store.get(ref.manifest_key)
+        except ObjectMissing:
+            return None
+        return Held(Manifest.decode(stored.data, ref.manifest_key), stored.version)
+
+    def require(self, ref: BranchRef) -> Held:
+        """The manifest of a branch that exists.
+
+        Raises:
+            BranchNotFound; and as `read`.
+        """
+        held = self.read(ref)
+        if held is None or held.manifest.deleted_at is not None:
+            raise BranchNotFound(f"there is no branch {ref.branch}")
+        return held
+
+    def create(self, manifest: Manifest) -> Held:
+        """Write the first manifest of a branch, or that of a new branch in place of a deleted one.
+
+        Its lineage must be new: by it the branch is recognised as the one made here.
+
+        Raises:
+            AlreadyExists: the branch exists.
+            StoreUnavailable: the outcome is unknown.
+        """
+        for _ in range(_RACES_AT_MOST):
+            wanted = replace(manifest, write_id=self._new_write_id())
+            held = self.read(manifest.ref)
+            try:
+                if held is None:
+                    return Held(wanted, self._store.put_if_absent(manifest.ref.manifest_key, wanted.encode()))
+                if held.manifest.lineage == manifest.lineage:
+                    return held  # ours; an answer was lost
+                if held.manifest.deleted_at is None:
+                    raise AlreadyExists(f"the branch {manifest.branch} exists")
+                if not held.manifest.collected:
+                    wanted = wanted.dropping(held.manifest, self._ambient.now_ms(), self.grace_ms)
+                    version = self._store.put_if_match(manifest.ref.manifest_key, wanted.encode(), held.version)
+                    return Held(wanted, version)
+            except PreconditionFailed:
+                continue
+        raise Unavailable(f"the branch {manifest.branch} is being removed; try again")
+
+    def update(self, at: BranchRef | Held, change: Callable[[Manifest], Manifest]) -> Held:
+        """Replace a manifest by what `change` makes of it, as often as it takes.
+
+        `change` gets the manifest as it is now; it hands it back as it is if it has been made already,
+        and raises if it must not be made. What it no longer names is kept in `dropped`.
+
+        Raises:
+            BranchNotFound; whatever `change` raises.
+            StoreUnavailable: the outcome is unknown.
+        """
+        held = at if isinstance(at, Held) else self.require(at)
+        key = held.manifest.ref.manifest_key
+        for _ in range(_RACES_AT_MOST):
+            changed = change(held.manifest)
+            if changed is held.manifest:
+                return held
+            wanted = replace(changed, write_id=self._new_write_id())
+            wanted = wanted.dropping(held.manifest, self._ambient.now_ms(), self.grace_ms)
+            try:
+                return Held(wanted, self._store.put_if_match(key, wanted.encode(), held.version))
+            except PreconditionFailed:
+                held = self.require(wanted.ref)
+                if held.manifest.write_id == wanted.write_id:
+                    return held
+        raise Unavailable(f"the branch {held.manifest.branch} is written by too many at once; try again")
+
+    def branches(self, uuid: str) -> list[Held]:
+        """The manifests of every branch of a database, deleted ones too, by name."""
+        prefix = branches_prefix(uuid)
+        names = [info.key.removeprefix(prefix).partition("/")[0] for info in self._store.list(prefix)]
+        found = (self.read(BranchRef(uuid, name)) for name in names)
+        return [held for held in found if held is not None]
+
+    def _new_write_id(self) -> str:
+        return self._ambient.token(16).hex()
