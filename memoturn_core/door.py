@@ -19,8 +19,7 @@ from memoturn_core.caller import Caller
 from memoturn_core.invoke import Observer, ignore, invoke
 from memoturn_core.node import Node
 from memoturn_core.operations import Operation, Reply, Rest, Target
-from memoturn_schemas import errors
-from memoturn_schemas.errors import InvalidRequest, MemoturnError, ProviderFailure, Unavailable
+from memoturn_schemas.errors import InvalidRequest, MemoturnError, ProviderFailure, Unavailable, raised_elsewhere
 
 
 class Door(Protocol):
@@ -118,17 +117,7 @@ def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-_KINDS: dict[tuple[str, int], type[MemoturnError]] = {
-    (kind.code, kind.status): kind
-    for kind in vars(errors).values()
-    if isinstance(kind, type) and issubclass(kind, MemoturnError) and kind not in (MemoturnError, errors.Overloaded)
-}
-
-
 def _raised_there(response: httpx.Response, body: Any) -> MemoturnError:
     if not isinstance(body, dict) or not isinstance(body.get("error"), str):
         return ProviderFailure(f"the node answered with status {response.status_code} and no error envelope")
-    if body.get("code") == errors.Overloaded.code:
-        return errors.Overloaded(body["error"])
-    kind = _KINDS.get((str(body.get("code")), response.status_code), errors.Internal)
-    return kind(body["error"])
+    return raised_elsewhere(body["error"], str(body.get("code")), response.status_code)

@@ -195,3 +195,22 @@ class ProviderFailure(MemoturnError):
     status = 502
     exit_code = 6
     retryable = True
+
+
+# --- an error of another process -----------------------------------------------------------------
+
+
+_KINDS: dict[tuple[str, int], type[MemoturnError]] = {
+    (kind.code, kind.status): kind
+    for kind in list(globals().values())
+    if isinstance(kind, type) and issubclass(kind, MemoturnError) and kind is not MemoturnError
+}
+
+
+def raised_elsewhere(message: str, code: str, status: int, retry_after_s: int = 1) -> MemoturnError:
+    """The error that another process raised, from what came over the wire; `Internal` where no kind is so.
+
+    `retry_after_s` matters to `Overloaded` alone.
+    """
+    kind = _KINDS.get((code, status), Internal)
+    return kind(message, retry_after_s=retry_after_s) if issubclass(kind, Overloaded) else kind(message)

@@ -1,0 +1,259 @@
+"""Branching: fork, checkpoint, rewind, promote and delete, each of which is one write of a manifest.
+
+No operation moves data, so none depends on the size of the branch. A rewind (and a promotion, which is a
+rewind to another branch's history) gives the branch a new lineage: what was only on this machine is
+discarded, and a log that still holds it is never taken for a continuation. All of these block; they are
+called by `memoturn_core.branches`, on a thread that may wait, by the owner of the database.
+
+A moment in a history is a transaction's number, the name of a checkpoint, or a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from memoturn_schemas.errors import BranchNotFound, Conflict, InvalidRequest, Unavailable
+from memoturn_storage.ambient import Ambient
+from memoturn_storage.branch import Branch
+from memoturn_storage.engine import Engine
+from memoturn_storage.manifest import MAIN, BranchRef, Manifest, Parent
+
+FIRST_TIME_MS = 100_000_000_000
+"""An integer from here on (the year 1973) is a time in Unix milliseconds, below it a transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """A point in a branch's history; exactly one of the fields is set."""
+
+    txid: int | None = None
+    checkpoint: str | None = None
+    at_ms: int | None = None
+
+    @classmethod
+    def of(cls, value: int | str) -> Moment:
+        """What a caller means: a transaction, a time (Unix ms or RFC 3339 with an offset), or a checkpoint's name."""
+        if isinstance(value, int) or (value.isascii() and value.isdigit()):
+            number = int(value)
+            if number >= FIRST_TIME_MS:
+                return cls(at_ms=number)
+            return cls(txid=number, checkpoint=None if isinstance(value, int) else value)
+        if ":" not in value:
+            return cls(checkpoint=value)
+        try:
+            time = datetime.fromisoformat(value)
+        except ValueError:
+            raise InvalidRequest(f"{value!r} is neither a transaction, a checkpoint nor an RFC 3339 time") from None
+        if time.tzinfo is None:
+            raise InvalidRequest(f"the time {value!r} needs an offset, such as Z or +02:00")
+        return cls(at_ms=int(time.timestamp() * 1000))
+
+
+@dataclass(frozen=True, slots=True)
+class Forked:
+    branch: str
+    parent: str
+    fork_txid: int
+    ttl_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Rewound:
+    txid: int
+    epoch: int
+
+
+class Branching:
+    """The branches of the databases that this node owns."""
+
+    def __init__(self, engine: Engine, ambient: Ambient) -> None:
+        self._engine = engine
+        self._manifests = engine.manifests
+        self._ambient = ambient
+
+    # --- reading ---------------------------------------------------------------------------------
+
+    def list(self, uuid: str) -> list[Manifest]:
+        """The branches of a database beside main, by name."""
+        found = [held.manifest for held in self._manifests.branches(uuid)]
+        return [manifest for manifest in found if manifest.deleted_at is None and manifest.branch != MAIN]
+
+    def resolve(self, manifest: Manifest, moment: Moment) -> int:
+        """The transaction that a moment means.
+
+        Raises:
+            BranchNotFound: there is no checkpoint of this name.
+            Conflict: the time is not in the history.
+        """
+        if moment.checkpoint is not None and moment.checkpoint in manifest.checkpoints:
+            return manifest.checkpoints[moment.checkpoint]
+        if moment.txid is not None:
+            return moment.txid
+        if moment.at_ms is None:
+            raise BranchNotFound(f"{manifest.branch} has no checkpoint {moment.checkpoint}")
+        if moment.at_ms > self._ambient.now_ms():
+            raise Conflict("the time lies in the future")
+        return self._engine.restorer.txid_at(manifest, moment.at_ms)
+
+    def shipped_manifest(self, ref: BranchRef) -> Manifest:
+        """The branch's manifest once everything committed so far is in it; a first, empty one is made if need be."""
+        self._engine.read(ref, lambda _snapshot: None, durable=True).result()
+        held = self._manifests.read(ref)
+        if held is None and ref.branch == MAIN:
+            held = self._manifests.create(self._empty(ref))
+        if held is None or held.manifest.deleted_at is not None:
+            raise BranchNotFound(f"there is no branch {ref.branch}")
+        return held.manifest
+
+    def _empty(self, ref: BranchRef) -> Manifest:
+        return Manifest(
+            db_uuid=ref.uuid,
+            branch=ref.branch,
+            epoch=0,
+            head_txid=0,
+            lineage=self._new_lineage(),
+            write_id="",
+            created_at=self._ambient.now_ms(),
+            checkpoints={},
+        )
+
+    # --- writing ---------------------------------------------------------------------------------
+
+    def fork(self, parent: BranchRef, name: str, at: Moment | None = None, ttl_ms: int | None = None) -> Forked:
+        """A new branch `name` with the parent's history up to its head, or up to `at`.
+
+        Raises:
+            AlreadyExists: the name is taken.
+            BranchNotFound: there is no such parent or checkpoint.
+            Conflict: `at` is not in the history.
+        """
+        began = self._ambient.now_ms()
+        source = self.shipped_manifest(parent)
+        txid = source.head_txid if at is None else self.resolve(source, at)
+        history = source if source.empty and txid == 0 else source.cut(self._engine.restorer.position(source, txid))
+        now = self._ambient.now_ms()
+        if now - began > self._manifests.grace_ms / 2:
+            raise Unavailable("the fork took too long; try again")
+        ttl_at = None if ttl_ms is None else now + ttl_ms
+        child = replace(
+            history,
+            branch=name,
+            epoch=0,
+            lineage=self._new_lineage(),
+            write_id="",
+            created_at=now,
+            parent=Parent(parent.branch, txid),
+            checkpoints={},
+            dropped=(),
+            ttl_at=ttl_at,
+        )
+        self._manifests.create(child)
+        return Forked(name, parent.branch, txid, ttl_at)
+
+    def checkpoint(self, ref: BranchRef, name: str) -> int:
+        """Give the newest transaction a name, which keeps it restorable at any age; returns it.
+
+        Raises:
+            BranchNotFound; Conflict: nothing was ever written.
+        """
+        txid = self.shipped_manifest(ref).head_txid
+        if txid == 0:
+            raise Conflict(f"nothing was written to {ref.branch} that a checkpoint could name")
+        self._engine.update_manifest(
+            ref,
+            lambda manifest: (
+                manifest if manifest.checkpoints.get(name) == txid else manifest.with_checkpoint(name, txid)
+            ),
+        )
+        return txid
+
+    def rewind(self, ref: BranchRef, to: Moment) -> Rewound:
+        """Make the state at `to` the branch's head again; what came after it is discarded.
+
+        Raises:
+            BranchNotFound: there is no such branch or checkpoint.
+            Conflict: `to` is above the head or outside the history.
+        """
+
+        def effect(branch: Branch) -> Rewound:
+            held = branch.held or self._manifests.read(ref)
+            reached = 0 if held is None else held.manifest.head_txid
+            wanted = to.txid if to.checkpoint is None else None
+            if branch.tail.awaited or (not branch.tail.clean and (wanted is None or wanted > reached)):
+                self._engine.publisher.ship_alone(branch)
+            held = self._manifests.read(ref)
+            if held is None:
+                raise Conflict(f"nothing was ever written to {ref.branch}")
+            manifest = held.manifest
+            end = self._engine.restorer.position(manifest, self.resolve(manifest, to))
+            return self._replace_history(branch, lambda current: current.cut(end))
+
+        return self._engine.exclusive(ref, effect).result()
+
+    def promote(self, ref: BranchRef) -> Rewound:
+        """Make the branch's history that of main; both go on from there, each on its own.
+
+        Raises:
+            BranchNotFound.
+        """
+        source = self.shipped_manifest(ref)
+
+        def effect(main: Branch) -> Rewound:
+            self._engine.publisher.ship_alone(main)
+            return self._replace_history(
+                main,
+                lambda current: replace(
+                    current,
+                    head_txid=source.head_txid,
+                    snapshots=source.snapshots,
+                    segments=source.segments,
+                    checkpoints=source.checkpoints,
+                ),
+            )
+
+        return self._engine.exclusive(BranchRef(ref.uuid, MAIN), effect).result()
+
+    def _replace_history(self, branch: Branch, change: Callable[[Manifest], Manifest]) -> Rewound:
+        """Write the changed history under a new lineage, then discard what is on this machine."""
+        lineage = self._new_lineage()
+
+        def replaced(manifest: Manifest) -> Manifest:
+            if manifest.lineage == lineage:
+                return manifest
+            epoch = max(branch.epoch, manifest.epoch + 1)
+            return replace(change(manifest), epoch=epoch, lineage=lineage)
+
+        manifest = self._decide(branch, replaced)
+        return Rewound(manifest.head_txid, manifest.epoch)
+
+    def _decide(self, branch: Branch, change: Callable[[Manifest], Manifest]) -> Manifest:
+        """Write a change that ends the local files' history, and discard them.
+
+        Where the store does not answer, the files stay and the branch is closed: when it wakes it reads
+        whether the change has landed, and until then takes no write that could be lost by it.
+        """
+        landed = False
+        try:
+            with branch.lock:
+                manifest = self._manifests.update(branch.ref, change).manifest
+            landed = True
+        finally:
+            self._engine.sleep(branch, discard=landed)
+        return manifest
+
+    def delete(self, ref: BranchRef) -> bool:
+        """Delete a branch beside main; False where there is none."""
+
+        def effect(branch: Branch) -> None:
+            self._decide(branch, lambda manifest: replace(manifest, deleted_at=self._ambient.now_ms()))
+
+        try:
+            self._engine.exclusive(ref, effect).result()
+        except BranchNotFound:
+            return False
+        return True
+
+    def _new_lineage(self) -> str:
+        return self._ambient.token(16).hex()
