@@ -34,7 +34,7 @@ async def health(node: Node, request: HealthRequest) -> Reply:
             sqlite_version=apsw.sqlite_lib_version(),
             uptime_s=round(node.ambient.monotonic() - node.started, 3),
             databases=node.catalog.count(),
-            open_databases=stats.open_handles,
+            open_databases=stats.open_branches,
             waiting_jobs=stats.waiting_jobs,
             embedder=None if node.embedder is None else node.embedder.model,
             language_model=None if node.language_model is None else node.language_model.model,

@@ -1,6 +1,7 @@
 """The one door: every surface runs every operation through `invoke`.
 
-validate -> authorise -> limit in time -> run -> measure. Whatever goes wrong comes out as one of the
+validate -> authorise -> limit in time -> run, here or in the process that has the database open ->
+measure. Whatever goes wrong comes out as one of the
 errors of `memoturn_schemas.errors`; a fault of ours is logged here with its cause and leaves as
 `Internal`, without details.
 """
@@ -9,20 +10,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
 from pydantic import ValidationError
 
-from memoturn_core.address import Address
+from memoturn_core.address import MAIN, Address
 from memoturn_core.caller import Caller
 from memoturn_core.node import Node
-from memoturn_core.operations import Operation, Reply, Target
+from memoturn_core.operations import DECLARED, Operation, Reply, Target
+from memoturn_core.peers import PeerLost, PeerRequest
 from memoturn_core.profiles import Budget, Profile
 from memoturn_schemas.errors import Internal, InvalidRequest, RequestTimeout
 from memoturn_storage.errors import translate
+from memoturn_storage.leases.lease import OwnedElsewhere
 
 log = structlog.get_logger("memoturn")
+
+_LOOK_AGAIN_AFTER_S = 0.005
+_LOOK_AGAIN_AT_MOST_S = 0.2
+"""Between two looks at who owns a database that is changing hands; the request's time budget ends it."""
 
 
 class Observer(Protocol):
@@ -46,6 +55,7 @@ async def invoke(
     *,
     text_arguments: bool = False,
     min_txid: int = 0,
+    durable: bool = False,
     timeout_s: float | None = 30.0,
     observer: Observer = ignore,
 ) -> Reply:
@@ -55,24 +65,28 @@ async def invoke(
         arguments: the request as parsed JSON; with `text_arguments`, values may also be strings that
             stand for numbers and booleans, as in a query string.
         min_txid: never answer a read from a state older than this.
+        durable: answer only once the object store has what was written; operations that do not
+            declare it ignore it.
         timeout_s: the time budget in seconds.
 
     Raises:
         MemoturnError: and nothing else.
     """
+    request = PeerRequest(
+        operation=operation.name,
+        address=address,
+        arguments=arguments,
+        caller=caller,
+        text_arguments=text_arguments,
+        min_txid=min_txid,
+        timeout_s=timeout_s,
+        durable=(durable and operation.durable) or node.durable,
+    )
     started = node.ambient.monotonic()
     outcome = "cancelled"
     try:
-        caller.require(operation, address)
-        request = _validated(operation, arguments, strict=not text_arguments)
-        deadline = None if timeout_s is None else started + timeout_s
-        subject: Any = node
-        if operation.target is Target.NAMESPACE:
-            subject = (node, address.namespace)
-        elif operation.target is not Target.NODE:
-            subject = Profile(node, address, Budget(deadline, min_txid))
         async with asyncio.timeout(timeout_s):
-            reply = await operation.handler(subject, request)
+            reply = await _where_it_is_owned(node, operation, request, observer)
         outcome = "ok"
         return reply
     except TimeoutError as error:
@@ -95,6 +109,58 @@ async def invoke(
         raise failure from error
     finally:
         observer(operation.name, outcome, node.ambient.monotonic() - started)
+
+
+async def _where_it_is_owned(node: Node, operation: Operation, request: PeerRequest, observer: Observer) -> Reply:
+    """Run it here unless another process has the database open: then there, in one hop."""
+    deadline = None if request.timeout_s is None else node.ambient.monotonic() + request.timeout_s
+    wait_s = _LOOK_AGAIN_AFTER_S
+    while True:
+        try:
+            return await _here(node, operation, request, deadline, observer)
+        except OwnedElsewhere as elsewhere:
+            address = elsewhere.address
+        if address:
+            left = None if deadline is None else max(0.0, deadline - node.ambient.monotonic())
+            try:
+                return await node.peers.call(address, replace(request, timeout_s=left))
+            except OwnedElsewhere:
+                pass  # it was the owner and is no more
+            except PeerLost as lost:
+                if lost.sent and not (operation.read_only or operation.idempotent):
+                    raise
+        await asyncio.sleep(wait_s)
+        wait_s = min(2 * wait_s, _LOOK_AGAIN_AT_MOST_S)
+
+
+async def _here(
+    node: Node, operation: Operation, request: PeerRequest, deadline: float | None, observer: Observer
+) -> Reply:
+    address = request.address
+    request.caller.require(operation, address)
+    validated = _validated(operation, request.arguments, strict=not request.text_arguments)
+    if operation.target is Target.NODE:
+        return await operation.handler(node, validated)
+    if operation.target is Target.NAMESPACE:
+        return await operation.handler((node, address.namespace), validated)
+    if operation.whole_database:
+        address = replace(address, branch=MAIN)
+    name = address.database or ""
+    entry = node.catalog.known(name) or await node.wait_for(lambda: node.catalog.find(name))
+    if entry is not None or not operation.read_only:
+        await node.listen(partial(_answer, node, observer))
+    budget = Budget(deadline, request.min_txid, request.durable)
+    profile = Profile(node, address, budget, entry)
+    await profile.settle()
+    return await operation.handler(profile, validated)
+
+
+async def _answer(node: Node, observer: Observer, request: PeerRequest) -> Reply:
+    """What another process asks of this one, which answers only for what it owns."""
+    operation = DECLARED[request.operation]
+    deadline = None if request.timeout_s is None else node.ambient.monotonic() + request.timeout_s
+    async with asyncio.timeout(request.timeout_s):
+        return await _here(node, operation, request, deadline, observer)
 
 
 def _validated(operation: Operation, arguments: Mapping[str, Any], *, strict: bool) -> Any:

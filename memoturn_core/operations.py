@@ -122,6 +122,8 @@ class Declaration:
     open_world: bool = False
     durable: bool = False
     """Whether a request may ask that it is acknowledged only once it is shipped; others ignore it."""
+    whole_database: bool = False
+    """Whether it is about all branches of a database, so that a branch in the address means nothing."""
     missing: Mapping[str, Any] | None = None
     """The answer for agents where REST says 404 of the thing itself, e.g. `{"found": False}`."""
     concise: Callable[[Any], Mapping[str, Any]] | None = None

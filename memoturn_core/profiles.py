@@ -2,7 +2,8 @@
 
 `Profile` is what an operation's handler acts on: it runs plain synchronous work on the database's
 engine thread, within the request's time budget, and says which transaction the answer reflects.
-Called by `memoturn_core.invoke`.
+Whatever it does fails with `OwnedElsewhere` where another process has the database open; `invoke` then
+asks that one. Called by `memoturn_core.invoke`.
 """
 
 from __future__ import annotations
@@ -16,50 +17,81 @@ from typing import TypeVar
 from memoturn_core.address import MAIN, Address
 from memoturn_core.node import Node
 from memoturn_schemas.errors import BranchNotFound, DatabaseNotFound, Unavailable
+from memoturn_storage.branching import Moment
 from memoturn_storage.catalog import Entry
 from memoturn_storage.engine import Engine
 from memoturn_storage.handle import Result, Snapshot, Transaction
-from memoturn_storage.worker import Database
+from memoturn_storage.manifest import BranchRef
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What the request asks of every step: when to give up, and how new the state must be."""
+    """What the request asks of every step: when to give up, how new the state must be, how safe a write."""
 
     deadline: float | None = None
     min_txid: int = 0
+    durable: bool = False
 
 
 class Profile:
-    """One branch of one database, for the length of one request."""
+    """One branch of one database, for the length of one request.
 
-    def __init__(self, node: Node, address: Address, budget: Budget) -> None:
+    `entry` is the catalogue's, or None where there is no such database yet.
+    """
+
+    def __init__(self, node: Node, address: Address, budget: Budget, entry: Entry | None) -> None:
         self.node = node
         self.address = address
         self._budget = budget
+        self._entry = entry
 
     @property
     def name(self) -> str:
         return self.address.database or ""
 
-    def exists(self) -> bool:
-        """Whether the database is known; raises `BranchNotFound` where only the branch is missing."""
-        return self._entry() is not None
+    async def settle(self) -> None:
+        """Have the branch open in this process, if the database exists.
 
-    async def read(self, work: Callable[[Snapshot], T]) -> Result[T]:
-        """Run `work` on one consistent state.
+        Raises:
+            OwnedElsewhere: another process has it.
+            DatabaseNotFound: there is no database that the address could create.
+            BranchNotFound, StoreUnavailable.
+        """
+        if self._entry is None:
+            if self.address.branch != MAIN:
+                self._require_entry()
+            return
+        ref = BranchRef(self._entry.uuid, self.address.branch)
+        if not self._engine.is_open(ref):
+            await _finished(self._engine.wake(ref))
+
+    def exists(self) -> bool:
+        return self._entry is not None
+
+    @property
+    def ref(self) -> BranchRef:
+        """Raises `DatabaseNotFound`."""
+        return BranchRef(self._require_entry().uuid, self.address.branch)
+
+    def branch(self, name: str) -> BranchRef:
+        """Another branch of the database; raises `DatabaseNotFound`."""
+        return BranchRef(self._require_entry().uuid, name)
+
+    async def read(self, work: Callable[[Snapshot], T], as_of: Moment | None = None) -> Result[T]:
+        """Run `work` on one consistent state, the newest or that of a moment in the past.
 
         Raises:
             DatabaseNotFound, BranchNotFound: reads never create.
+            Conflict: the moment is not in the history.
             Unavailable: the state is older than the request's Min-Txid.
             RequestTimeout: the budget ran out.
         """
-        entry = self._entry()
-        if entry is None:
-            raise DatabaseNotFound(f"there is no database {self.name}")
-        result = await _finished(self._engine.read(self._database(entry), work, deadline=self._budget.deadline))
+        ref = self.ref
+        if as_of is not None:
+            return await self.node.wait_for(lambda: self.node.past.read(ref, as_of, work))
+        result = await _finished(self._engine.read(ref, work, deadline=self._budget.deadline))
         self.require_min_txid(result.txid)
         return result
 
@@ -81,31 +113,30 @@ class Profile:
 
         Raises:
             DatabaseNotFound, BranchNotFound, Overloaded, RequestTimeout.
+            Unavailable: also where a durable write is committed here and the object store does not confirm it.
         """
-        entry = self._entry()
-        if entry is None:
-            if not (create and self.address.may_create):
-                raise DatabaseNotFound(f"there is no database {self.name}")
-            entry = self.node.catalog.create(self.name)
-        return await _finished(self._engine.write(self._database(entry), work, deadline=self._budget.deadline))
+        if self._entry is None and create and self.address.may_create:
+            self._entry = await self.node.wait_for(lambda: self.node.catalog.create(self.name))
+        budget = self._budget
+        return await _finished(self._engine.write(self.ref, work, deadline=budget.deadline, durable=budget.durable))
+
+    async def sync(self) -> int:
+        """Wait until the object store has everything that is committed now; the last txid of it."""
+        return (await _finished(self._engine.read(self.ref, lambda _snapshot: None, durable=True))).txid
 
     @property
     def _engine(self) -> Engine:
         return self.node.engine
 
-    def _entry(self) -> Entry | None:
-        entry = self.node.catalog.find(self.name)
-        if self.address.branch != MAIN:
-            if entry is None and not self.address.may_create:
-                raise DatabaseNotFound(f"there is no database {self.name}")
+    def _require_entry(self) -> Entry:
+        if self._entry is not None:
+            return self._entry
+        if self.address.branch != MAIN and self.address.may_create:
             raise BranchNotFound(f"{self.name} has no branch {self.address.branch}")
-        return entry
-
-    def _database(self, entry: Entry) -> Database:
-        return self.node.catalog.database(entry, self.address.branch)
+        raise DatabaseNotFound(f"there is no database {self.name}")
 
 
-async def _finished(future: Future[Result[T]]) -> Result[T]:
+async def _finished(future: Future[T]) -> T:
     if future.done():
         return future.result()
     return await asyncio.wrap_future(future)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from memoturn_core import health
+from memoturn_core import branches, durability, health
 from memoturn_core.memory import ingest, language, recall, records, sessions, transcript
 from memoturn_core.operations import DECLARED, Operation
 
-_MODULES = (recall, ingest, records, transcript, sessions, language, health)
+_MODULES = (recall, ingest, records, transcript, sessions, language, branches, durability, health)
 
 OPERATIONS: dict[str, Operation] = {
     name: operation

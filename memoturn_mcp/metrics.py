@@ -24,7 +24,7 @@ class Metrics:
             buckets=_BUCKETS_S,
         )
         open_databases = Gauge("memoturn_open_databases", "Database files held open.", registry=self._registry)
-        open_databases.set_function(lambda: node.engine.stats().open_handles)
+        open_databases.set_function(lambda: node.engine.stats().open_branches)
         waiting = Gauge("memoturn_waiting_jobs", "Reads and writes queued for the engine.", registry=self._registry)
         waiting.set_function(lambda: node.engine.stats().waiting_jobs)
 

@@ -6,6 +6,8 @@ Imports neither the MCP library nor a web framework, so that a command starts fa
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from memoturn_core.caller import LOCAL
 from memoturn_core.door import Door, LocalDoor, RemoteDoor
 from memoturn_core.invoke import Observer, ignore
@@ -15,6 +17,7 @@ from memoturn_mcp.settings import Settings
 from memoturn_storage.ambient import SystemAmbient
 from memoturn_storage.connection import turn_lookaside_off
 from memoturn_storage.descriptors import handle_capacity, raise_descriptor_limit
+from memoturn_storage.objects.opening import open_store
 
 
 def open_node(settings: Settings, *, create: bool = True) -> Node:
@@ -29,9 +32,9 @@ def open_node(settings: Settings, *, create: bool = True) -> Node:
     return Node.open(
         settings.data_dir,
         ambient=ambient,
-        threads=settings.engine_threads,
-        hot_cap=handle_capacity(settings.hot_cap),
-        queue_depth=settings.write_queue_depth,
+        store=None if settings.object_store is None else open_store(settings.object_store, ambient),
+        limits=replace(settings.limits, hot_cap=handle_capacity(settings.limits.hot_cap)),
+        durable=settings.durable,
         embedder=make_embedder(settings.providers, ambient),
         language_model=make_language_model(settings.providers, ambient),
         create=create,

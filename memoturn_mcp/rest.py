@@ -32,7 +32,6 @@ from memoturn_schemas.errors import (
     MemoturnError,
     PayloadTooLarge,
     RequestTimeout,
-    Unconfigured,
 )
 
 log = structlog.get_logger("memoturn")
@@ -86,7 +85,6 @@ class Rest:
         else:
             _require_disjoint(arguments, query)
         arguments |= query
-        _check_durability(route, request.headers)
         reply = await invoke(
             self._node,
             route.operation,
@@ -95,6 +93,7 @@ class Rest:
             self._caller,
             text_arguments=not route.rest.has_body,
             min_txid=_min_txid(request.headers),
+            durable=_durable(request.headers),
             timeout_s=self._timeout_s,
             observer=self._observer,
         )
@@ -164,9 +163,8 @@ def _min_txid(headers: Headers) -> int:
     return int(text)
 
 
-def _check_durability(route: Route, headers: Headers) -> None:
+def _durable(headers: Headers) -> bool:
     wanted = headers.get("Memoturn-Durability", "standard")
     if wanted not in ("standard", "durable"):
         raise InvalidRequest(f"Memoturn-Durability: should be 'standard' or 'durable', not {wanted!r}")
-    if wanted == "durable" and route.operation.durable:
-        raise Unconfigured("Memoturn-Durability: this node has no object store to be durable in; nothing was written")
+    return wanted == "durable"

@@ -19,10 +19,12 @@ import platformdirs
 from memoturn_core.providers.settings import ProviderSettings
 from memoturn_schemas.errors import InvalidRequest
 from memoturn_schemas.names import check_name
+from memoturn_storage.engine import Limits
 
 T = TypeVar("T")
 
 PREFIX = "MEMOTURN_"
+STORE_SCHEMES = ("file://", "s3://", "gs://", "az://", "mem://")
 DEFAULT_LISTEN = "127.0.0.1:8787"
 DEFAULT_NAME = "default"
 """The namespace and profile of the stdio server where none are set: one person, one machine."""
@@ -34,6 +36,8 @@ _KNOWN = frozenset(
     PREFIX + name
     for name in """
     LISTEN DATA_DIR NAMESPACE PROFILE SOURCE URL TOKEN HOT_CAP ENGINE_THREADS WRITE_QUEUE_DEPTH MAX_BODY_BYTES
+    OBJECT_STORE BACKLOG_BYTES IDLE_SECS COLD_SECS GC_GRACE_SECS PITR_RETENTION_SECS PITR_SNAPSHOT_RETENTION_SECS
+    MAINTENANCE_SECS
     REQUEST_TIMEOUT_MS MAX_IN_FLIGHT ALLOWED_HOSTS ALLOWED_ORIGINS INSECURE SINGLE_NODE AUTH DURABILITY LOG_LEVEL
     TOOLSETS TOOLS EXCLUDE_TOOLS READ_ONLY
     EMBED_PROVIDER EMBED_URL EMBED_MODEL EMBED_API_KEY EMBED_TIMEOUT_MS
@@ -61,9 +65,10 @@ class Settings:
     profile: str | None = None
     url: str | None = None
     token: str | None = field(default=None, repr=False)
-    hot_cap: int = 1_024
-    engine_threads: int = 2
-    write_queue_depth: int = 256
+    object_store: str | None = None
+    """URL; None: the directory `objects` in the data directory."""
+    durable: bool = False
+    limits: Limits = field(default_factory=lambda: Limits(hot_cap=1_024))
     max_body_bytes: int = 32 * 1024 * 1024
     request_timeout_s: float = 30.0
     max_in_flight: int = 1_024
@@ -105,9 +110,9 @@ class Settings:
             profile=_name(environ, "MEMOTURN_PROFILE"),
             url=_url(environ),
             token=environ.get("MEMOTURN_TOKEN") or None,
-            hot_cap=_integer(environ, "MEMOTURN_HOT_CAP", default.hot_cap, 1),
-            engine_threads=_integer(environ, "MEMOTURN_ENGINE_THREADS", default.engine_threads, 1),
-            write_queue_depth=_integer(environ, "MEMOTURN_WRITE_QUEUE_DEPTH", default.write_queue_depth, 1),
+            object_store=_object_store(environ),
+            durable=_one_of(environ, "MEMOTURN_DURABILITY", "standard", ("standard", "durable")) == "durable",
+            limits=_limits(environ, default.limits),
             max_body_bytes=_integer(environ, "MEMOTURN_MAX_BODY_BYTES", default.max_body_bytes, 1_024),
             request_timeout_s=_integer(
                 environ, "MEMOTURN_REQUEST_TIMEOUT_MS", round(default.request_timeout_s * 1_000), 1
@@ -153,8 +158,33 @@ def _refuse_unsupported(environ: Mapping[str, str]) -> None:
         raise InvalidRequest(
             "MEMOTURN_AUTH: this version has no access tokens yet; leave it off and listen on loopback"
         )
-    if _one_of(environ, "MEMOTURN_DURABILITY", "standard", ("standard", "durable")) == "durable":
-        raise InvalidRequest("MEMOTURN_DURABILITY: this version has no object store to be durable in; use standard")
+
+
+def _limits(environ: Mapping[str, str], default: Limits) -> Limits:
+    def whole(name: str, otherwise: float, least: int) -> int:
+        return _integer(environ, PREFIX + name, round(otherwise), least)
+
+    return replace(
+        default,
+        threads=whole("ENGINE_THREADS", default.threads, 1),
+        hot_cap=whole("HOT_CAP", default.hot_cap, 1),
+        queue_depth=whole("WRITE_QUEUE_DEPTH", default.queue_depth, 1),
+        backlog_bytes=whole("BACKLOG_BYTES", default.backlog_bytes, 1 << 20),
+        idle_s=whole("IDLE_SECS", default.idle_s, 1),
+        cold_s=whole("COLD_SECS", default.cold_s, 1),
+        grace_s=whole("GC_GRACE_SECS", default.grace_s, 0),
+        fine_s=whole("PITR_RETENTION_SECS", default.fine_s, 0),
+        snapshots_s=whole("PITR_SNAPSHOT_RETENTION_SECS", default.snapshots_s, 0),
+        upkeep_s=whole("MAINTENANCE_SECS", default.upkeep_s, 1),
+    )
+
+
+def _object_store(environ: Mapping[str, str]) -> str | None:
+    url = environ.get("MEMOTURN_OBJECT_STORE") or None
+    if url is not None and not url.startswith(STORE_SCHEMES):
+        schemes = ", ".join(STORE_SCHEMES)
+        raise InvalidRequest(f"MEMOTURN_OBJECT_STORE: must start with one of {schemes}, not {url!r}")
+    return url
 
 
 def _data_dir(environ: Mapping[str, str]) -> Path:

@@ -95,7 +95,7 @@ def as_tool(operation: Operation, defaults: Defaults) -> Tool:
 
 def _input_schema(operation: Operation, defaults: Defaults) -> dict[str, Any]:
     schema = inlined(request_schema(operation.request))
-    address = {part: dict(_ADDRESS[part]) for part in _PARTS[operation.target]}
+    address = {part: dict(_ADDRESS[part]) for part in _parts(operation)}
     required = []
     for part in address.keys() & {"namespace", "profile"}:
         default = getattr(defaults, part)
@@ -112,6 +112,11 @@ def _input_schema(operation: Operation, defaults: Defaults) -> dict[str, Any]:
         "required": [*schema.get("required", []), *sorted(required)],
         "additionalProperties": False,
     }
+
+
+def _parts(operation: Operation) -> tuple[str, ...]:
+    parts = _PARTS[operation.target]
+    return tuple(part for part in parts if part != "branch") if operation.whole_database else parts
 
 
 def _output_schema(operation: Operation) -> dict[str, Any]:
@@ -179,7 +184,7 @@ def _text(value: Any) -> TextContent:
 def _address(operation: Operation, arguments: dict[str, Any], defaults: Defaults) -> Address:
     """Take the address out of the arguments."""
     given: dict[str, str | None] = {}
-    for part in _PARTS[operation.target]:
+    for part in _parts(operation):
         value = arguments.pop(part, None)
         if value is None:
             value = getattr(defaults, part, None)
@@ -192,7 +197,7 @@ def _address(operation: Operation, arguments: dict[str, Any], defaults: Defaults
         return NODE
     if operation.target is Target.NAMESPACE:
         return Address.of_namespace(given["namespace"] or "")
-    return Address.of_profile(given["namespace"] or "", given["profile"] or "", given["branch"])
+    return Address.of_profile(given["namespace"] or "", given["profile"] or "", given.get("branch"))
 
 
 def _detailed(arguments: dict[str, Any]) -> bool:

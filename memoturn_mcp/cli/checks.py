@@ -74,7 +74,7 @@ def examine(data_dir: str | None) -> Iterator[Finding]:
     yield data_directory(settings.data_dir)
     yield from _databases(settings)
     yield sqlite()
-    yield descriptors(settings.hot_cap)
+    yield descriptors(settings.limits.hot_cap)
     yield provider("embedding", settings.providers.embedding, "recall works by words and topics alone")
     yield provider("language model", settings.providers.language, "extracting and asking are not available")
     yield listening(settings.host, settings.port)
@@ -148,11 +148,13 @@ def _databases(settings: Settings) -> Iterator[Finding]:
 def _entries(settings: Settings) -> list[tuple[str, int, Path]]:
     """Name, time of creation and file of every database."""
     from memoturn_mcp.opening import open_node
+    from memoturn_storage.local import LocalFiles
+    from memoturn_storage.manifest import BranchRef
 
-    node = open_node(replace(settings, engine_threads=0), create=False)
+    node = open_node(replace(settings, limits=replace(settings.limits, threads=0)), create=False)
     try:
         return [
-            (entry.name, entry.created_at, node.catalog.database(entry, "main").path)
+            (entry.name, entry.created_at, LocalFiles(settings.data_dir / "databases", BranchRef(entry.uuid)).database)
             for entry in node.catalog.with_prefix("")
         ]
     finally:

@@ -89,7 +89,7 @@ def run(reach: Reach, work: Callable[[Ask], Awaitable[Reply]]) -> Reply:
 
     async def main() -> Reply:
         # One command is one caller: the engine needs no threads.
-        door = open_door(replace(settings, engine_threads=0), create=False)
+        door = open_door(replace(settings, limits=replace(settings.limits, threads=0)), create=False)
 
         async def ask(name: str, arguments: Mapping[str, Any]) -> Reply:
             operation = OPERATIONS[name]

@@ -1,4 +1,4 @@
-"""The rules for names, and the one name that is a field of requests as a type that validates itself.
+"""The rules for names, and those that are fields of requests as types that validate themselves.
 
 Namespaces and profiles become part of a database's name (`{namespace}--{profile}`), which is why they
 may not hold `--`. No name ever becomes part of a file path. Used by the request models, by
@@ -53,3 +53,5 @@ SessionId = Annotated[
     AfterValidator(check_session_id),
     Field(description="A conversation: any text up to 256 bytes.", min_length=1),
 ]
+
+BranchName = Annotated[str, AfterValidator(check_branch), Field(description=f"{BRANCH_RULE}.")]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import resource
 
-DESCRIPTORS_PER_HANDLE = 3
-"""The file, its WAL and its shared memory."""
+DESCRIPTORS_PER_HANDLE = 4
+"""The file, its WAL, its shared memory, and its database's lease."""
 
-_RESERVED = 128
-"""Sockets, logs, the catalogue, libraries."""
+_RESERVED = 256
+"""Sockets of clients and other processes, the object store, logs, the catalogue, libraries."""
 
 _ENOUGH = 65_536
 

@@ -57,8 +57,16 @@ class Limits:
     """Of log that the object store has not taken, a branch, before writes are refused."""
     idle_s: float = 60.0
     """After which an unused branch is put to sleep."""
+    cold_s: float = 3_600.0
+    """After which the local files of a sleeping branch are removed; the object store has everything."""
     grace_s: float = 600.0
     """How long objects that nothing needs any more are kept for those who still read an older manifest."""
+    fine_s: float = 86_400.0
+    """How far back every transaction can be restored; 0: history is never cut."""
+    snapshots_s: float = 2_592_000.0
+    """How far back snapshots can be restored."""
+    upkeep_s: float = 30.0
+    """Between two looks at what is idle or has expired; the heavy passes are every twentieth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +100,7 @@ class Engine:
         leases: Leases,
         limits: Limits = Limits(),
     ) -> None:
-        inline = limits.threads == 0
+        self.inline = inline = limits.threads == 0
         threads = max(1, min(limits.threads, limits.hot_cap))  # each keeps one branch open at least
         self._ambient = ambient
         self._limits = limits

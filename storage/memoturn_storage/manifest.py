@@ -120,8 +120,8 @@ class Manifest:
     ttl_at: int | None = None
     deleted_at: int | None = None
     """Set on a deleted branch, whose references live on for the grace period."""
-    collected: bool = False
-    """The collector is about to remove this deleted branch's manifest; nobody may write over it."""
+    collected_at: int | None = None
+    """When a collector set out to remove this deleted branch's manifest; nobody may create over it."""
 
     @property
     def ref(self) -> BranchRef:
@@ -245,7 +245,7 @@ class Manifest:
             "ttl_at": self.ttl_at,
             "created_at": self.created_at,
             "deleted_at": self.deleted_at,
-            "collected": self.collected,
+            "collected_at": self.collected_at,
         }
         return orjson.dumps(body, option=orjson.OPT_INDENT_2)
 
@@ -277,7 +277,7 @@ class Manifest:
                 ttl_at=body["ttl_at"],
                 created_at=body["created_at"],
                 deleted_at=body["deleted_at"],
-                collected=body["collected"],
+                collected_at=body["collected_at"],
             )
         except (ValueError, KeyError, TypeError) as error:
             raise Internal(f"the manifest {key} is damaged: {error!r}") from error

@@ -60,10 +60,7 @@ class Manifests:
         Raises:
             BranchNotFound; and as `read`.
         """
-        held = self.read(ref)
-        if held is None or held.manifest.deleted_at is not None:
-            raise BranchNotFound(f"there is no branch {ref.branch}")
-        return held
+        return _existing(self.read(ref), ref)
 
     def create(self, manifest: Manifest) -> Held:
         """Write the first manifest of a branch, or that of a new branch in place of a deleted one.
@@ -84,7 +81,7 @@ class Manifests:
                     return held  # ours; an answer was lost
                 if held.manifest.deleted_at is None:
                     raise AlreadyExists(f"the branch {manifest.branch} exists")
-                if not held.manifest.collected:
+                if held.manifest.collected_at is None:
                     wanted = wanted.dropping(held.manifest, self._ambient.now_ms(), self.grace_ms)
                     version = self._store.put_if_match(manifest.ref.manifest_key, wanted.encode(), held.version)
                     return Held(wanted, version)
@@ -113,9 +110,10 @@ class Manifests:
             try:
                 return Held(wanted, self._store.put_if_match(key, wanted.encode(), held.version))
             except PreconditionFailed:
-                held = self.require(wanted.ref)
-                if held.manifest.write_id == wanted.write_id:
-                    return held
+                found = self.read(wanted.ref)
+                if found is not None and found.manifest.write_id == wanted.write_id:
+                    return found  # ours, perhaps a deletion; an answer was lost
+                held = _existing(found, wanted.ref)
         raise Unavailable(f"the branch {held.manifest.branch} is written by too many at once; try again")
 
     def branches(self, uuid: str) -> list[Held]:
@@ -127,3 +125,9 @@ class Manifests:
 
     def _new_write_id(self) -> str:
         return self._ambient.token(16).hex()
+
+
+def _existing(held: Held | None, ref: BranchRef) -> Held:
+    if held is None or held.manifest.deleted_at is not None:
+        raise BranchNotFound(f"there is no branch {ref.branch}")
+    return held

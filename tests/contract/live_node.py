@@ -205,7 +205,7 @@ def serve(
 ) -> Iterator[Live]:
     """Serve a node on a data directory until the block ends."""
     ambient = ambient or ManualAmbient()
-    node = Node.open(directory, ambient=ambient, threads=2, embedder=embedder, language_model=language_model)
+    node = Node.open(directory, ambient=ambient, embedder=embedder, language_model=language_model)
     asked = frozenset() if toolsets is None else frozenset({toolsets})
     app = http_app(node, Settings(data_dir=directory, toolsets=asked, **settings))
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
