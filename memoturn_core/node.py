@@ -23,11 +23,14 @@ from memoturn_schemas.errors import Unavailable
 from memoturn_storage.ambient import Ambient, SystemAmbient
 from memoturn_storage.branching import Branching
 from memoturn_storage.catalog import Catalog
+from memoturn_storage.collector import Collector
+from memoturn_storage.drill import Drill
 from memoturn_storage.engine import Engine, Limits
 from memoturn_storage.leases.file import FileLeases
 from memoturn_storage.objects.file import FileStore
 from memoturn_storage.objects.store import ObjectStore
 from memoturn_storage.past import Past
+from memoturn_storage.upkeep import Upkeep
 
 T = TypeVar("T")
 
@@ -42,6 +45,7 @@ class Node:
     ambient: Ambient
     started: float
     peers: Peers
+    upkeep: Upkeep
     durable: bool = False
     """Whether every write is acknowledged only once the object store has it."""
     embedder: Embedder | None = None
@@ -86,8 +90,20 @@ class Node:
             return await node._answer(request)
 
         server = PeerServer(directory, answer, world)
-        engine = Engine(SCHEMA, world, databases, objects, FileLeases(databases, server.address), limits)
+        leases = FileLeases(databases, server.address)
+        engine = Engine(SCHEMA, world, databases, objects, leases, limits)
         branching = Branching(engine, world)
+        upkeep = Upkeep(
+            engine,
+            branching,
+            Collector(objects, engine.manifests, world),
+            Drill(engine.manifests, engine.restorer, world),
+            leases,
+            databases,
+            lambda: [entry.uuid for entry in catalog.with_prefix("")],
+            world,
+            limits,
+        )
         node = cls(
             engine=engine,
             catalog=catalog,
@@ -97,6 +113,7 @@ class Node:
             ambient=world,
             started=world.monotonic(),
             peers=Peers(world),
+            upkeep=upkeep,
             durable=durable,
             embedder=embedder,
             language_model=language_model,
@@ -111,6 +128,8 @@ class Node:
                 if self._answer is None:
                     await self._server.start()
                     self._answer = answer
+                    if not self.engine.inline:
+                        self.upkeep.start()
 
     async def wait_for(self, work: Callable[[], T]) -> T:
         """Run what may wait for a disk or a network, without holding up the event loop."""
@@ -121,6 +140,7 @@ class Node:
     async def close(self) -> None:
         if self._server is not None:
             await self._server.close()
+        await self.wait_for(self.upkeep.close)
         await self.wait_for(self.engine.close)
         self.catalog.close()
         await self.peers.close()

@@ -79,7 +79,7 @@ class Profile:
         """Another branch of the database; raises `DatabaseNotFound`."""
         return BranchRef(self._require_entry().uuid, name)
 
-    async def read(self, work: Callable[[Snapshot], T], as_of: Moment | None = None) -> Result[T]:
+    async def read(self, work: Callable[[Snapshot], T], *, as_of: int | str | None = None) -> Result[T]:
         """Run `work` on one consistent state, the newest or that of a moment in the past.
 
         Raises:
@@ -90,7 +90,8 @@ class Profile:
         """
         ref = self.ref
         if as_of is not None:
-            return await self.node.wait_for(lambda: self.node.past.read(ref, as_of, work))
+            moment = Moment.of(as_of)
+            return await self.node.wait_for(lambda: self.node.past.read(ref, moment, work))
         result = await _finished(self._engine.read(ref, work, deadline=self._budget.deadline))
         self.require_min_txid(result.txid)
         return result

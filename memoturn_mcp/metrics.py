@@ -6,7 +6,12 @@ when they are asked for.
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Gauge, Histogram, generate_latest
+from collections.abc import Iterable
+
+from prometheus_client import CollectorRegistry, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from memoturn_core.node import Node
 
@@ -23,13 +28,54 @@ class Metrics:
             registry=self._registry,
             buckets=_BUCKETS_S,
         )
-        open_databases = Gauge("memoturn_open_databases", "Database files held open.", registry=self._registry)
-        open_databases.set_function(lambda: node.engine.stats().open_branches)
-        waiting = Gauge("memoturn_waiting_jobs", "Reads and writes queued for the engine.", registry=self._registry)
-        waiting.set_function(lambda: node.engine.stats().waiting_jobs)
+        self._registry.register(_Storage(node))
 
     def observe(self, operation: str, outcome: str, seconds: float) -> None:
         self._seconds.labels(operation, outcome).observe(seconds)
 
     def text(self) -> bytes:
         return generate_latest(self._registry)
+
+
+class _Storage(Collector):
+    """What the engine and its upkeep count, read when it is asked for."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    def collect(self) -> Iterable[Metric]:
+        stats = self._node.engine.stats()
+        published, upkeep = stats.published, self._node.upkeep.stats
+        gauges = {
+            "open_databases": ("Branches held open.", stats.open_branches),
+            "waiting_jobs": ("Reads and writes queued for the engine.", stats.waiting_jobs),
+            "unshipped_transactions": ("Committed here and not yet in object storage.", stats.unshipped_transactions),
+            "unshipped_bytes": ("Of write-ahead log that waits for object storage.", stats.unshipped_bytes),
+            "oldest_unshipped_seconds": (
+                "Age of the oldest; absent without.",
+                stats.oldest_unshipped_ms,
+            ),
+            "publish_lag_seconds": (
+                "From commit to manifest, of the last object.",
+                published.last_lag_ms,
+            ),
+            "restore_drill_seconds": ("How long the last drill took; absent before it.", upkeep.drill_seconds),
+        }
+        for name, (help_text, value) in gauges.items():
+            if value is not None:
+                in_ms = name in ("oldest_unshipped_seconds", "publish_lag_seconds")
+                yield GaugeMetricFamily(f"memoturn_{name}", help_text, value / 1000 if in_ms else value)
+        counters = {
+            "shipped_objects": ("Objects put.", published.objects),
+            "shipped_bytes": ("Bytes put.", published.bytes),
+            "shipped_transactions": ("Transactions linked.", published.transactions),
+            "ship_failures": ("Attempts to ship that failed.", published.failures),
+            "fenced": ("Branches that another owner had carried on.", published.fenced),
+            "collected_objects": ("Objects that the collector removed.", upkeep.collected_objects),
+            "collected_bytes": ("Their bytes.", upkeep.collected_bytes),
+            "cooled_branches": ("Branches whose local files were removed.", upkeep.cooled),
+            "restore_drills_ok": ("Drills that found everything right.", upkeep.drills_ok),
+            "restore_drills_failed": ("Drills that found damage.", upkeep.drills_failed),
+        }
+        for name, (help_text, value) in counters.items():
+            yield CounterMetricFamily(f"memoturn_{name}", help_text, value)

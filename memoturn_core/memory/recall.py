@@ -84,7 +84,7 @@ async def recall(profile: Profile, request: RecallRequest) -> Reply:
             empty["turns"] = []
         return Reply(empty, 0)
     vector = await _query_vector(profile.node, request)
-    found = await profile.read(lambda snapshot: search(snapshot, request, vector))
+    found = await profile.read(lambda snapshot: search(snapshot, request, vector), as_of=request.as_of)
     return Reply({**found.value, "txid": found.txid}, found.txid)
 
 

@@ -14,6 +14,7 @@ from memoturn_schemas.errors import NotFound
 from memoturn_schemas.memory import (
     ChainLink,
     ForgetResponse,
+    GetRequest,
     MemoryId,
     MemoryRecord,
     ProfileEntry,
@@ -31,19 +32,19 @@ from memoturn_storage.handle import Snapshot, Transaction
     scope=Scope.READ,
     toolset="memory",
     default_tool=True,
-    request=MemoryId,
+    request=GetRequest,
     response=MemoryRecord,
     rest=Rest("GET", "/memories/{id}"),
     read_only=True,
     idempotent=True,
     missing={"found": False},
 )
-async def get(profile: Profile, request: MemoryId) -> Reply:
+async def get(profile: Profile, request: GetRequest) -> Reply:
     """Look at one memory in full; call it when recall's summary is not enough.
 
     Gives the content, what it supersedes or what superseded it, and its topic's whole history.
     """
-    found = await profile.read(lambda snapshot: _record(snapshot, request.id))
+    found = await profile.read(lambda snapshot: _record(snapshot, request.id), as_of=request.as_of)
     if found.value is None:
         raise NotFound(f"there is no memory {request.id}")
     return Reply(found.value, found.txid)

@@ -41,7 +41,7 @@ def touch(transaction: Transaction, session_id: str, now: int, *, active: bool =
 )
 async def sessions(profile: Profile, request: SessionsRequest) -> Reply:
     """List a profile's conversations, latest first; call it to find one, or its open tasks."""
-    found = await profile.read(lambda snapshot: _sessions(snapshot, request.limit))
+    found = await profile.read(lambda snapshot: _sessions(snapshot, request.limit), as_of=request.as_of)
     return Reply(SessionsResponse(sessions=found.value, txid=found.txid), found.txid)
 
 

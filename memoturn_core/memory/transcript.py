@@ -50,7 +50,9 @@ async def append(profile: Profile, request: AppendRequest) -> Reply:
 )
 async def window(profile: Profile, request: WindowRequest) -> Reply:
     """Read the last turns of a conversation, oldest first; call it to pick up where it was left."""
-    found = await profile.read(lambda snapshot: turns.last(snapshot, request.session, request.last))
+    found = await profile.read(
+        lambda snapshot: turns.last(snapshot, request.session, request.last), as_of=request.as_of
+    )
     return Reply(WindowResponse(turns=found.value), found.txid)
 
 

@@ -5,40 +5,16 @@ Times are integer Unix milliseconds, `ttl` is seconds. Source: contract sections
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, Field, WithJsonSchema, model_validator
+from pydantic import Field, model_validator
 from typing_extensions import TypedDict
 
 from memoturn_schemas.common import RequestModel
-from memoturn_schemas.names import BranchName, check_branch
+from memoturn_schemas.moment import Moment
+from memoturn_schemas.names import BranchName
 
 TTL_LIMIT_S = 10_000_000_000
-
-
-def _check_moment(value: Any) -> int | str:
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError("must be a transaction number, a checkpoint's name or a time")  # noqa: TRY004 - pydantic's way
-    if isinstance(value, int) and not 0 <= value < 2**63:
-        raise ValueError("must be a transaction number or Unix milliseconds, not negative")
-    if isinstance(value, str):
-        if value.isascii() and value.isdigit() and int(value) >= 2**63:
-            raise ValueError("must be a transaction number or Unix milliseconds")
-        if ":" not in value:
-            check_branch(value)
-    return value
-
-
-Moment = Annotated[
-    Any,
-    AfterValidator(_check_moment),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "minLength": 1}]}),
-    Field(
-        description="A moment of the history: a checkpoint's name, a transaction number, or a time"
-        " (RFC 3339 with an offset, or Unix milliseconds)."
-    ),
-]
-"""Integers from 10^11 on are Unix milliseconds, smaller ones are transactions."""
 
 
 class BranchCreateRequest(RequestModel):

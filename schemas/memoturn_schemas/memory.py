@@ -12,6 +12,7 @@ from pydantic import Field, ValidationInfo, field_validator, model_validator
 from typing_extensions import TypedDict
 
 from memoturn_schemas.common import Count, Embedding, Json, RequestModel, UnixMs
+from memoturn_schemas.moment import Moment
 from memoturn_schemas.names import SessionId
 
 MemoryType = Literal["fact", "event", "instruction", "task"]
@@ -96,6 +97,11 @@ class MemoryId(RequestModel):
     """The memory's id, `mem_` and 32 hex digits."""
 
 
+class GetRequest(MemoryId):
+    as_of: Moment | None = None
+    """The memory as it stood at this moment."""
+
+
 class ChainLink(TypedDict):
     """One generation of a topic's history."""
 
@@ -150,6 +156,8 @@ class RecallRequest(RequestModel):
     """Also memories that later ones have replaced."""
     include_turns: bool = False
     """Also search the verbatim transcript, into a list of its own."""
+    as_of: Moment | None = None
+    """Recall over the memory as it stood at this moment, without rewinding anything."""
     fusion: Literal["rrf"] = "rrf"
     """How the channels are combined: weighted reciprocal rank."""
 

@@ -9,6 +9,7 @@ from typing_extensions import TypedDict
 
 from memoturn_schemas.common import Count, Embedding, RequestModel
 from memoturn_schemas.memory import TurnHit
+from memoturn_schemas.moment import Moment
 from memoturn_schemas.names import SessionId
 
 
@@ -36,6 +37,8 @@ class WindowRequest(RequestModel):
     """The conversation."""
     last: Count = 20
     """How many of its last turns; clamped to 1...1 000."""
+    as_of: Moment | None = None
+    """The conversation as it stood at this moment."""
 
 
 class StoredTurn(TypedDict):
@@ -70,6 +73,8 @@ class SearchResponse(TypedDict):
 class SessionsRequest(RequestModel):
     limit: Count = 100
     """How many sessions at most; clamped to 1...1 000."""
+    as_of: Moment | None = None
+    """The sessions as they stood at this moment."""
 
 
 class SessionEntry(TypedDict):

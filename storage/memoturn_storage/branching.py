@@ -72,13 +72,30 @@ class Branching:
         self._engine = engine
         self._manifests = engine.manifests
         self._ambient = ambient
+        self._ttls: dict[BranchRef, int] = {}
+
+    # --- expiry ----------------------------------------------------------------------------------
+
+    def remember_expiry(self, manifest: Manifest) -> None:
+        if manifest.ttl_at is not None:
+            self._ttls[manifest.ref] = manifest.ttl_at
+
+    def expired(self) -> list[BranchRef]:
+        """The branches that this node knows of whose time has run out."""
+        now_ms = self._ambient.now_ms()
+        return [ref for ref, ttl_at in list(self._ttls.items()) if ttl_at <= now_ms]
 
     # --- reading ---------------------------------------------------------------------------------
 
     def list(self, uuid: str) -> list[Manifest]:
         """The branches of a database beside main, by name."""
         found = [held.manifest for held in self._manifests.branches(uuid)]
-        return [manifest for manifest in found if manifest.deleted_at is None and manifest.branch != MAIN]
+        now_ms = self._ambient.now_ms()
+        return [
+            manifest
+            for manifest in found
+            if manifest.deleted_at is None and manifest.branch != MAIN and not manifest.expired(now_ms)
+        ]
 
     def resolve(self, manifest: Manifest, moment: Moment) -> int:
         """The transaction that a moment means.
@@ -150,6 +167,7 @@ class Branching:
             ttl_at=ttl_at,
         )
         self._manifests.create(child)
+        self.remember_expiry(child)
         return Forked(name, parent.branch, txid, ttl_at)
 
     def checkpoint(self, ref: BranchRef, name: str) -> int:
@@ -247,13 +265,24 @@ class Branching:
         """Delete a branch beside main; False where there is none."""
 
         def effect(branch: Branch) -> None:
-            self._decide(branch, lambda manifest: replace(manifest, deleted_at=self._ambient.now_ms()))
+            self._decide(branch, self._deleted)
 
         try:
             self._engine.exclusive(ref, effect).result()
         except BranchNotFound:
-            return False
+            # It does not wake: it is gone, or its time has run out.
+            held = self._manifests.read(ref)
+            if held is None or held.manifest.deleted_at is not None:
+                self._ttls.pop(ref, None)
+                return False
+            self._manifests.update(held, self._deleted)
+        self._ttls.pop(ref, None)
         return True
+
+    def _deleted(self, manifest: Manifest) -> Manifest:
+        if manifest.deleted_at is not None:
+            return manifest
+        return replace(manifest, deleted_at=self._ambient.now_ms())
 
     def _new_lineage(self) -> str:
         return self._ambient.token(16).hex()

@@ -19,9 +19,13 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 from zlib import crc32
 
+import structlog
+
 from memoturn_storage.ambient import Ambient
 from memoturn_storage.branch import Branch
+from memoturn_storage.errors import translate
 from memoturn_storage.handle import ReadJob, Result, Snapshot, Transaction, WriteJob
+from memoturn_storage.history import Compactor
 from memoturn_storage.leases.lease import Leases
 from memoturn_storage.manifest import BranchRef, Manifest
 from memoturn_storage.manifests import Held, Manifests
@@ -31,6 +35,8 @@ from memoturn_storage.restore import Restorer
 from memoturn_storage.schema import Schema
 from memoturn_storage.waking import Waker
 from memoturn_storage.worker import Worker
+
+log = structlog.get_logger("memoturn")
 
 T = TypeVar("T")
 
@@ -117,15 +123,17 @@ class Engine:
             interval_s=limits.ship_interval_s,
             alone=lambda branch, effect: self._worker(branch.ref).tend(branch, effect),
             left=lambda branch: self._worker(branch.ref).leave(branch),
+            long=self._compact_soon,
         )
-        waker = Waker(
+        self.compactor = Compactor(store, self.manifests, self.restorer, ambient, self.update_manifest)
+        self._waker = Waker(
             schema, ambient, directory, self.manifests, self.restorer, leases, backlog_bytes=limits.backlog_bytes
         )
         self._workers = [
             Worker(
                 schema,
                 ambient,
-                waker,
+                self._waker,
                 self.publisher,
                 self._pool,
                 capacity=max(1, limits.hot_cap // threads),
@@ -202,6 +210,24 @@ class Engine:
                     branch.held = self.manifests.update(branch.held or ref, change)
                     return branch.held
         return self.manifests.update(ref, change)
+
+    def cool(self, ref: BranchRef) -> Future[bool]:
+        """Remove the local files of a sleeping branch whose every commit is in the object store; whether it was.
+
+        Raises:
+            OwnedElsewhere, StoreUnavailable: through the future.
+        """
+        return self._worker(ref).asleep(ref, self._waker.cool)
+
+    def _compact_soon(self, ref: BranchRef) -> None:
+        self._pool.submit(self._compact, ref)
+
+    def _compact(self, ref: BranchRef) -> None:
+        try:
+            self.compactor.compact(ref)
+        except Exception as error:  # noqa: BLE001 - the next ship or the upkeep tries again
+            problem = str(translate(error))
+            log.warning("compaction put off", database=ref.uuid, branch=ref.branch, error=problem)
 
     # --- upkeep ----------------------------------------------------------------------------------
 

@@ -88,11 +88,12 @@ class Compactor:
             StoreUnavailable and others of `Manifests.update`: what was linked before stays.
         """
         done = False
-        while (step := next_step(self._manifests.require(ref).manifest)) is not None:
-            if not (self._rebase(ref, step) if isinstance(step, Rebase) else self._join(ref, step)):
-                break  # the history has changed under it; the next pass sees what is left
+        while True:
+            manifest = self._manifests.require(ref).manifest
+            step = next_step(manifest)
+            if step is None or not self._do(manifest, step):
+                return done  # where the history has changed under it, the next pass sees what is left
             done = True
-        return done
 
     def retain(self, ref: BranchRef, *, fine_ms: int, snapshots_ms: int) -> bool:
         """Forget what `retained` forgets; whether that was anything.
@@ -107,23 +108,18 @@ class Compactor:
         self._update(ref, lambda manifest: retained(manifest, now_ms, fine_ms, snapshots_ms))
         return True
 
-    def _rebase(self, ref: BranchRef, step: Rebase) -> bool:
-        manifest = self._manifests.require(ref).manifest
-        if not _holds(manifest, step):
-            return False
-        data = encode(snapshot_file(self._restorer.image(manifest, step.end.txid), PAGE_SIZE, step.end))
-        key = snapshot_key(ref.uuid, step.end.txid, manifest.epoch, self._nonce())
-        snapshot = Snapshot(step.end.txid, key, len(data), step.end.at, step.end.checksum)
-        return self._link(ref, key, data, lambda current: rebased(current, step, snapshot))
-
-    def _join(self, ref: BranchRef, step: Join) -> bool:
-        files = list(self._transactions(step.segments))
-        data = b"".join(encode(file) for file in files)
+    def _do(self, manifest: Manifest, step: Rebase | Join) -> bool:
+        """Put the object that the step asks for and link it; whether that was still asked for."""
+        if isinstance(step, Rebase):
+            data = encode(snapshot_file(self._restorer.image(manifest, step.end.txid), PAGE_SIZE, step.end))
+            key = snapshot_key(manifest.db_uuid, step.end.txid, manifest.epoch, self._nonce())
+            snapshot = Snapshot(step.end.txid, key, len(data), step.end.at, step.end.checksum)
+            return self._link(manifest.ref, key, data, lambda current: rebased(current, step, snapshot))
+        data = b"".join(encode(file) for file in self._transactions(step.segments))
         first, last = step.segments[0], step.segments[-1]
-        epoch = self._manifests.require(ref).manifest.epoch
-        key = segment_key(ref.uuid, step.level, first.min + 1, last.max, epoch, self._nonce())
+        key = segment_key(manifest.db_uuid, step.level, first.min + 1, last.max, manifest.epoch, self._nonce())
         segment = Segment(first.min, last.max, key, len(data), step.level, last.at, last.checksum)
-        return self._link(ref, key, data, lambda current: joined(current, step, segment))
+        return self._link(manifest.ref, key, data, lambda current: joined(current, step, segment))
 
     def _transactions(self, segments: Sequence[Segment]) -> Iterator[LtxFile]:
         """What the entries cover, one after the other without a gap."""
@@ -138,15 +134,16 @@ class Compactor:
             yield from files
 
     def _link(self, ref: BranchRef, key: str, data: bytes, change: Callable[[Manifest], Manifest]) -> bool:
-        self._store.put(key, data)
         put_at = self._ambient.now_ms()
+        self._store.put(key, data)
 
         def link(manifest: Manifest) -> Manifest:
             if self._ambient.now_ms() - put_at > self._manifests.grace_ms / 2:
                 raise Unavailable(f"{key} was put too long ago to be linked; compaction is tried again")
             return change(manifest)
 
-        linked = key in self._update(ref, link).manifest.keys()
+        needed = self._update(ref, link).manifest.keys()
+        linked = key in needed
         log.info("compacted", database=ref.uuid, branch=ref.branch, object=key, bytes=len(data), linked=linked)
         return linked
 

@@ -59,6 +59,10 @@ class LocalFiles:
         # A power cut can leave a file without content: nothing was shipped of it or everything.
         return self.database.exists() and self.database.stat().st_size > 0
 
+    def has_log(self) -> bool:
+        """Whether there are commits in the log, which may not be shipped."""
+        return self.wal.exists() and self.wal.stat().st_size > 0
+
     def origin(self) -> Origin | None:
         """What the file is a copy of; None where nothing readable says so."""
         try:

@@ -129,6 +129,9 @@ class Manifest:
 
     # --- asking ----------------------------------------------------------------------------------
 
+    def expired(self, now_ms: int) -> bool:
+        return self.ttl_at is not None and self.ttl_at < now_ms
+
     @property
     def empty(self) -> bool:
         """Whether nothing was ever written to the branch."""
@@ -194,6 +197,8 @@ class Manifest:
 
     def rebased(self, snapshot: Snapshot, *, epoch: int, lineage: str) -> Manifest:
         """With a snapshot at a new head that no segment leads to: history has a gap below it."""
+        if snapshot.txid <= self.head_txid:
+            raise Internal(f"snapshot {snapshot.key} does not lie above the head of {self.branch}, {self.head_txid}")
         return replace(
             self, snapshots=(*self.snapshots, snapshot), head_txid=snapshot.txid, epoch=epoch, lineage=lineage
         )
@@ -262,7 +267,7 @@ class Manifest:
             if body["format"] != FORMAT:
                 raise Unavailable(f"{key} has format {body['format']}, this program knows {FORMAT}; upgrade Memoturn")
             parent = body["parent"]
-            return cls(
+            manifest = cls(
                 db_uuid=body["db_uuid"],
                 branch=body["branch"],
                 parent=None if parent is None else Parent(**parent),
@@ -279,8 +284,38 @@ class Manifest:
                 deleted_at=body["deleted_at"],
                 collected_at=body["collected_at"],
             )
-        except (ValueError, KeyError, TypeError) as error:
+            fault = _fault(manifest, key)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise Internal(f"the manifest {key} is damaged: {error!r}") from error
+        if fault is not None:
+            raise Internal(f"the manifest {key} is damaged: {fault}")
+        return manifest
+
+
+def _fault(manifest: Manifest, key: str) -> str | None:
+    """What a manifest that was read cannot be like, if it is; the collector would take its word for what is needed."""
+    if manifest.ref.manifest_key != key:
+        return f"it is that of {manifest.ref.manifest_key}"
+    numbers = [manifest.epoch, manifest.head_txid, manifest.created_at, *manifest.checkpoints.values()]
+    numbers += [at for at in (manifest.ttl_at, manifest.deleted_at, manifest.collected_at) if at is not None]
+    numbers += [entry.at for entry in manifest.dropped]
+    ends = [0]
+    for snapshot in manifest.snapshots:
+        numbers += [snapshot.txid, snapshot.bytes, snapshot.at]
+        ends.append(snapshot.txid)
+    for segment in manifest.segments:
+        numbers += [segment.min, segment.max, segment.bytes, segment.level, segment.at]
+        ends.append(segment.max)
+    if any(type(number) is not int or number < 0 for number in numbers):
+        return "a number in it is none"
+    keys = manifest.keys() | {entry.key for entry in manifest.dropped}
+    prefixes = (segments_prefix(manifest.db_uuid), snapshots_prefix(manifest.db_uuid))
+    foreign = [str(key) for key in keys if not str(key).startswith(prefixes)]
+    if foreign:
+        return f"{min(foreign)} is no object of its database"
+    if manifest.head_txid != max(ends):
+        return f"its head is {manifest.head_txid} and its objects end at {max(ends)}"
+    return None
 
 
 def _entry(entry: Snapshot | Segment, fields: Iterable[str]) -> dict[str, Any]:

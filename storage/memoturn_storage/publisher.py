@@ -23,7 +23,8 @@ from memoturn_schemas.errors import AlreadyExists, Unavailable
 from memoturn_storage.ambient import Ambient
 from memoturn_storage.branch import Branch, Fenced, Shipment
 from memoturn_storage.errors import translate
-from memoturn_storage.manifest import Manifest, Segment, Snapshot, segment_key, snapshot_key
+from memoturn_storage.history import LONG
+from memoturn_storage.manifest import BranchRef, Manifest, Segment, Snapshot, segment_key, snapshot_key
 from memoturn_storage.manifests import Held, Manifests
 from memoturn_storage.objects.store import ObjectStore
 from memoturn_storage.tail import NotInTheLog, Sealed
@@ -61,6 +62,7 @@ class Publisher:
         interval_s: how long a commit waits for others before it is shipped.
         alone: has an effect run while no job of the branch does (`Worker.exclusive`).
         left: told of a branch whose history went on elsewhere, to be discarded here.
+        long: told of a branch whose chain of segments has become long, to be compacted.
     """
 
     def __init__(
@@ -73,6 +75,7 @@ class Publisher:
         interval_s: float,
         alone: Callable[[Branch, Callable[[Branch], None]], None],
         left: Callable[[Branch], None],
+        long: Callable[[BranchRef], None],
     ) -> None:
         self._store = store
         self._manifests = manifests
@@ -81,6 +84,8 @@ class Publisher:
         self._interval_s = interval_s
         self._alone = alone
         self._left = left
+        self._long = long
+        self._changed: set[str] = set()
         self._wake = threading.Condition()
         self._due: list[_Due] = []
         self._scheduled: dict[Branch, float] = {}
@@ -208,6 +213,15 @@ class Publisher:
                 branch.tail.fail_waiting(_not_shipped(error))
                 raise
             branch.failures = 0
+            chain = 0 if branch.held is None else len(branch.held.manifest.chain)
+        if chain >= LONG:
+            self._long(branch.ref)
+
+    def take_changed(self) -> set[str]:
+        """The uuids of the databases that something was shipped of since this was asked last."""
+        with self._wake:
+            changed, self._changed = self._changed, set()
+        return changed
 
     def _publish(self, branch: Branch, sealed: Sealed) -> None:
         if branch.shipment is None or branch.shipment.sealed is not sealed:
@@ -237,6 +251,8 @@ class Publisher:
         oldest = branch.tail.oldest_at
         branch.tail.landed(sealed)
         branch.shipment = None
+        with self._wake:
+            self._changed.add(branch.ref.uuid)
         self.stats.transactions += sealed.end.txid - sealed.min + (shipment.snapshot is not None)
         self.stats.last_lag_ms = None if oldest is None else self._ambient.now_ms() - oldest
 

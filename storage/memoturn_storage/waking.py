@@ -69,9 +69,7 @@ class Waker:
             OwnedElsewhere: another owner has the database.
             BranchNotFound, Damaged, StoreUnavailable.
         """
-        with self._lock:
-            self._leases.acquire(ref.uuid)
-            self._awake[ref.uuid] += 1
+        self._hold(ref)
         try:
             return self._open(ref)
         except BaseException:
@@ -81,6 +79,8 @@ class Waker:
     def _open(self, ref: BranchRef) -> Branch:
         files = LocalFiles(self._directory, ref)
         held = self._manifests.read(ref)
+        if held is not None and held.manifest.expired(self._ambient.now_ms()):
+            raise BranchNotFound(f"there is no branch {ref.branch} any more; its time has run out")
         if ref.branch != MAIN if held is None else held.manifest.deleted_at is not None:
             files.discard()
             raise BranchNotFound(f"there is no branch {ref.branch}")
@@ -155,6 +155,27 @@ class Waker:
                 branch.files.discard()
         finally:
             self._let_go(branch.ref)
+
+    def cool(self, ref: BranchRef) -> bool:
+        """Remove the local files of a sleeping branch, unless they hold what the object store has not."""
+        self._hold(ref)
+        try:
+            files = LocalFiles(self._directory, ref)
+            origin = files.origin()
+            if origin is None or files.has_log() or not files.exist():
+                return False
+            held = self._manifests.read(ref)
+            if held is None or held.manifest.empty:
+                return False
+            files.discard()
+            return True
+        finally:
+            self._let_go(ref)
+
+    def _hold(self, ref: BranchRef) -> None:
+        with self._lock:
+            self._leases.acquire(ref.uuid)
+            self._awake[ref.uuid] += 1
 
     def _let_go(self, ref: BranchRef) -> None:
         with self._lock:

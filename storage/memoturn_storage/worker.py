@@ -145,6 +145,23 @@ class Worker:
             self._drain()
         return future
 
+    def asleep(self, ref: BranchRef, effect: Callable[[BranchRef], bool]) -> Future[bool]:
+        """Run `effect` while the branch cannot wake; False where it is awake."""
+        future: Future[bool] = Future()
+
+        def run() -> None:
+            try:
+                future.set_result(slot.branch is None and effect(ref))
+            except Exception as error:  # noqa: BLE001 - the failure is the caller's to hear
+                future.set_exception(translate(error))
+
+        with self._wake:
+            slot = self._slot(ref)
+            self._add_effect(slot, run)
+        if self._thread is None:
+            self._drain()
+        return future
+
     def tend(self, branch: Branch, effect: Callable[[Branch], None]) -> None:
         """Run an effect that nobody waits for, if the branch is still open when its turn comes."""
 

@@ -1,0 +1,34 @@
+"""A moment of a branch's history as a field of requests: a transaction, a checkpoint, or a time."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, WithJsonSchema
+
+from memoturn_schemas.names import check_branch
+
+
+def _check_moment(value: Any) -> int | str:
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError("must be a transaction number, a checkpoint's name or a time")  # noqa: TRY004 - pydantic's way
+    if isinstance(value, int) and not 0 <= value < 2**63:
+        raise ValueError("must be a transaction number or Unix milliseconds, not negative")
+    if isinstance(value, str):
+        if value.isascii() and value.isdigit() and int(value) >= 2**63:
+            raise ValueError("must be a transaction number or Unix milliseconds")
+        if ":" not in value:
+            check_branch(value)
+    return value
+
+
+Moment = Annotated[
+    Any,
+    AfterValidator(_check_moment),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "minLength": 1}]}),
+    Field(
+        description="A moment of the history: a checkpoint's name, a transaction number, or a time"
+        " (RFC 3339 with an offset, or Unix milliseconds)."
+    ),
+]
+"""Integers from 10^11 on are Unix milliseconds, smaller ones are transactions."""

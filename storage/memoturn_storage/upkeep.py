@@ -1,0 +1,214 @@
+"""What a node does when nobody asks: ship what a killed process left, close what is idle, remove what has
+expired, keep histories short, collect garbage, and try restores out.
+
+Every pass may run beside every other on any node; nothing here is needed for a request to be right. The
+light pass is about what is open or due and is cheap. The heavy pass visits the databases whose history
+has changed, and a slice of the others, so that all come round; of the processes on one machine one at a
+time does it. Called by `memoturn_core.node`.
+"""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from memoturn_schemas.errors import MemoturnError, NotFound
+from memoturn_storage.ambient import Ambient
+from memoturn_storage.branching import Branching
+from memoturn_storage.collector import Collector
+from memoturn_storage.drill import Drill
+from memoturn_storage.engine import Engine, Limits
+from memoturn_storage.errors import translate
+from memoturn_storage.leases.lease import Leases, OwnedElsewhere
+from memoturn_storage.manifest import BranchRef
+
+log = structlog.get_logger("memoturn")
+
+HEAVY_EVERY = 20
+"""Light passes to a heavy one."""
+
+_SLICE = 500
+"""Databases that a heavy pass visits beside those that have changed."""
+
+_ELECTION = "0" * 32
+"""The lease that whoever does the heavy pass holds meanwhile; no database has this uuid."""
+
+_FREE_SHARE = 0.05
+"""Of the disk: with less, sleeping branches leave it at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpkeepStats:
+    """Counters since the start, and what the last drill found."""
+
+    collected_objects: int = 0
+    collected_bytes: int = 0
+    cooled: int = 0
+    """Branches whose local files were removed."""
+    drills_ok: int = 0
+    drills_failed: int = 0
+    drill_seconds: float | None = None
+    """How long the last drill took; None before the first."""
+
+
+class Upkeep:
+    """The upkeep of one node.
+
+    Args:
+        directory: where the databases' files lie.
+        databases: the uuids of all databases that the node knows of.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        branching: Branching,
+        collector: Collector,
+        drill: Drill,
+        leases: Leases,
+        directory: Path,
+        databases: Callable[[], Sequence[str]],
+        ambient: Ambient,
+        limits: Limits,
+    ) -> None:
+        self._engine = engine
+        self._branching = branching
+        self._collector = collector
+        self._drill = drill
+        self._leases = leases
+        self._directory = directory
+        self._databases = databases
+        self._ambient = ambient
+        self._limits = limits
+        self._cursor = 0
+        self._passes = 0
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.stats = UpkeepStats()
+
+    def start(self) -> None:
+        """Do it in a thread of its own from now on."""
+        self._thread = threading.Thread(target=self._run, name="memoturn-upkeep", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        self._attempt("leftovers", self.ship_leftovers)
+        while not self._stop.wait(self._limits.upkeep_s):
+            self._passes += 1
+            self._attempt("light pass", self.light_pass)
+            if self._passes % HEAVY_EVERY == 0:
+                self._attempt("heavy pass", self.heavy_pass)
+
+    # --- passes ----------------------------------------------------------------------------------
+
+    def ship_leftovers(self) -> None:
+        """Wake the branches whose log a killed process has left, so that what it committed is shipped."""
+        for ref, path in self._local_branches():
+            wal = path.with_name(f"{path.name}-wal")
+            if wal.exists() and wal.stat().st_size > 0 and not self._engine.is_open(ref):
+                # Another process has it, or it was deleted: then there is nothing left to ship here.
+                with suppress(OwnedElsewhere, NotFound):
+                    self._engine.wake(ref).result()
+
+    def light_pass(self) -> None:
+        """Close what is idle, remove the branches whose time has run out."""
+        self._engine.run_due()
+        for ref in self._branching.expired():
+            with suppress(OwnedElsewhere):  # its owner removes it
+                self._branching.delete(ref)
+
+    def heavy_pass(self) -> None:
+        """Compact, forget, collect, cool and drill; nothing where another process is at it."""
+        try:
+            self._leases.acquire(_ELECTION)
+        except OwnedElsewhere:
+            return
+        try:
+            for uuid in self._visited():
+                self._attempt("upkeep of a database", partial(self.tend, uuid))
+                if self._stop.is_set():
+                    return
+            self.cool()
+            self.try_a_restore()
+        finally:
+            self._leases.release(_ELECTION)
+
+    def tend(self, uuid: str) -> None:
+        """Compact and trim the histories of one database, then collect what nothing needs."""
+        fine_ms = round(self._limits.fine_s * 1000)
+        snapshots_ms = round(self._limits.snapshots_s * 1000)
+        for held in self._engine.manifests.branches(uuid):
+            if held.manifest.deleted_at is not None:
+                continue
+            ref = held.manifest.ref
+            self._branching.remember_expiry(held.manifest)
+            with suppress(NotFound):  # deleted meanwhile
+                self._engine.compactor.compact(ref)
+                self._engine.compactor.retain(ref, fine_ms=fine_ms, snapshots_ms=snapshots_ms)
+        report = self._collector.collect(uuid)
+        self.stats = replace(
+            self.stats,
+            collected_objects=self.stats.collected_objects + report.objects,
+            collected_bytes=self.stats.collected_bytes + report.bytes,
+        )
+
+    def cool(self) -> None:
+        """Remove the local files of branches that nobody has used for long; the object store has everything."""
+        usage = shutil.disk_usage(self._directory) if self._directory.exists() else None
+        crowded = usage is not None and usage.free < _FREE_SHARE * usage.total
+        oldest_s = 0.0 if crowded else self._limits.cold_s
+        for ref, path in self._local_branches():
+            with suppress(FileNotFoundError, OwnedElsewhere):
+                idle_s = self._ambient.now_ms() / 1000 - path.stat().st_mtime
+                if idle_s >= oldest_s and self._engine.cool(ref).result():
+                    self.stats = replace(self.stats, cooled=self.stats.cooled + 1)
+
+    def try_a_restore(self) -> None:
+        """Drill one branch of one database, whichever chance picks."""
+        uuids = self._databases()
+        if not uuids:
+            return
+        uuid = uuids[int.from_bytes(self._ambient.token(8)) % len(uuids)]
+        for held in self._engine.manifests.branches(uuid)[:1]:
+            result = self._drill.run(held.manifest.ref)
+            self.stats = replace(
+                self.stats,
+                drills_ok=self.stats.drills_ok + (result.ok is True),
+                drills_failed=self.stats.drills_failed + (result.ok is False),
+                drill_seconds=self.stats.drill_seconds if result.ok is None else result.seconds,
+            )
+            if result.ok is False:
+                log.error("a restore drill failed", database=uuid, branch=result.ref.branch, problem=result.problem)
+
+    # --- what to visit ---------------------------------------------------------------------------
+
+    def _visited(self) -> list[str]:
+        changed = self._engine.publisher.take_changed()
+        uuids = self._databases()
+        start = self._cursor if self._cursor < len(uuids) else 0
+        self._cursor = start + _SLICE
+        return sorted(changed | set(uuids[start : self._cursor]))
+
+    def _local_branches(self) -> Iterator[tuple[BranchRef, Path]]:
+        for path in self._directory.glob("??/*/*.db"):
+            yield BranchRef(path.parent.name, path.stem), path
+
+    def _attempt(self, what: str, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except MemoturnError as error:
+            log.warning("upkeep put off", what=what, error=str(error))
+        except Exception as error:
+            log.error("upkeep failed", what=what, exc_info=translate(error).__cause__ or error)
