@@ -195,6 +195,7 @@ async def promote(profile: Profile, request: PromoteRequest) -> Reply:
 
     def promoted() -> Any:
         if request.keep_as is not None:
+            branching.shipped_manifest(ref)  # or nothing is made
             branching.fork(profile.branch(MAIN), request.keep_as)
         return branching.promote(ref)
 

@@ -68,7 +68,6 @@ async def inspect(profile: Profile, request: StorageRequest) -> Reply:
                 for entry in manifest.segments
             ],
             checkpoints=dict(manifest.checkpoints),
-            dropped=len(manifest.dropped),
             bytes=sum(sizes.values()),
         ),
         manifest.head_txid,

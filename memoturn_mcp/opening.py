@@ -14,17 +14,20 @@ from memoturn_core.invoke import Observer, ignore
 from memoturn_core.node import Node
 from memoturn_core.providers.settings import make_embedder, make_language_model
 from memoturn_mcp.settings import Settings
-from memoturn_storage.ambient import SystemAmbient
+from memoturn_schemas.errors import InvalidRequest
+from memoturn_storage.ambient import Ambient, SystemAmbient
 from memoturn_storage.connection import turn_lookaside_off
 from memoturn_storage.descriptors import handle_capacity, raise_descriptor_limit
 from memoturn_storage.objects.opening import open_store
+from memoturn_storage.objects.store import ObjectStore
 
 
 def open_node(settings: Settings, *, create: bool = True) -> Node:
     """The node of this process, on its data directory, which without `create` only a write makes.
 
     Raises:
-        Unavailable: the data directory cannot be used.
+        InvalidRequest: there is no object store by the url of the settings.
+        Unavailable: the data directory or the object store cannot be used.
     """
     turn_lookaside_off()
     raise_descriptor_limit()
@@ -32,13 +35,26 @@ def open_node(settings: Settings, *, create: bool = True) -> Node:
     return Node.open(
         settings.data_dir,
         ambient=ambient,
-        store=None if settings.object_store is None else open_store(settings.object_store, ambient),
+        store=None if settings.object_store is None else open_objects(settings.object_store, ambient),
         limits=replace(settings.limits, hot_cap=handle_capacity(settings.limits.hot_cap)),
         durable=settings.durable,
         embedder=make_embedder(settings.providers, ambient),
         language_model=make_language_model(settings.providers, ambient),
         create=create,
     )
+
+
+def open_objects(url: str, ambient: Ambient) -> ObjectStore:
+    """The object store of MEMOTURN_OBJECT_STORE.
+
+    Raises:
+        InvalidRequest: none can be opened by this url.
+        StoreUnavailable: it cannot be used.
+    """
+    try:
+        return open_store(url, ambient)
+    except ValueError as error:
+        raise InvalidRequest(f"MEMOTURN_OBJECT_STORE: {error}") from error
 
 
 def open_door(settings: Settings, *, create: bool = True) -> Door:

@@ -16,14 +16,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from memoturn_core.address import NODE
 from memoturn_core.door import RemoteDoor
 from memoturn_core.memory.tables import SCHEMA
 from memoturn_core.providers.http import Endpoint
 from memoturn_core.registry import OPERATIONS
+from memoturn_mcp.cli.finding import Finding, Status
+from memoturn_mcp.cli.object_checks import object_store, processes
 from memoturn_mcp.cli.reach import settings_of
+from memoturn_mcp.cli.tables import size
 from memoturn_mcp.settings import PREFIX, Settings, is_loopback
 from memoturn_schemas.errors import MemoturnError
 from memoturn_storage.ambient import SystemAmbient
@@ -31,24 +34,12 @@ from memoturn_storage.connection import open_memory
 from memoturn_storage.descriptors import DESCRIPTORS_PER_HANDLE, handle_capacity, raise_descriptor_limit
 from memoturn_storage.errors import translate
 
-Status = Literal["ok", "warning", "problem"]
-
 FILES_CHECKED = 20
 _LARGEST_FILE = 64 * 1024 * 1024
 _LITTLE_SPACE = 1024**3
 _NO_SPACE = 64 * 1024**2
 _ANSWERS_WITHIN_S = 3.0
 _CLOCK_SLACK_MS = 60_000
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """What one check found; `advice` is what to do about it, where something should be done."""
-
-    check: str
-    status: Status
-    found: str
-    advice: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +63,8 @@ def examine(data_dir: str | None) -> Iterator[Finding]:
         return
     yield configuration(settings)
     yield data_directory(settings.data_dir)
+    yield processes(settings.data_dir)
+    yield object_store(settings.object_store, settings.data_dir)
     yield from _databases(settings)
     yield sqlite()
     yield descriptors(settings.limits.hot_cap)
@@ -122,7 +115,7 @@ def _with_space(name: str, found: str, directory: Path) -> Finding:
     free = shutil.disk_usage(directory).free
     status: Status = "problem" if free < _NO_SPACE else "warning" if free < _LITTLE_SPACE else "ok"
     advice = None if status == "ok" else "make room, or move the memories and set MEMOTURN_DATA_DIR"
-    return Finding(name, status, f"{found}; {_size(free)} free", advice)
+    return Finding(name, status, f"{found}; {size(free)} free", advice)
 
 
 def _databases(settings: Settings) -> Iterator[Finding]:
@@ -206,7 +199,7 @@ def _image(path: Path) -> bytes | str:
     wal = path.with_name(f"{path.name}-wal")
     before = path.stat()
     if before.st_size > _LARGEST_FILE:
-        return f"{_size(before.st_size)} is too large for it"
+        return f"{size(before.st_size)} is too large for it"
     image = path.read_bytes()
     after = path.stat()
     # The newest pages are in the WAL, and a checkpoint may be copying them at this moment.
@@ -351,14 +344,6 @@ def _count(count: int, what: str) -> str:
 
 def _limit(value: int) -> str:
     return "unlimited" if value == resource.RLIM_INFINITY else str(value)
-
-
-def _size(size: float) -> str:
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if size < 1_024:
-            return f"{size:.0f} {unit}"
-        size /= 1_024
-    return f"{size:.1f} TiB"
 
 
 def _time(ms: int) -> str:

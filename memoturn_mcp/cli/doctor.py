@@ -12,7 +12,7 @@ from memoturn_mcp.cli.flags import DataDir, Output, wants_table
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from memoturn_mcp.cli.checks import Finding
+    from memoturn_mcp.cli.finding import Finding
 
 _PASTED_VARIABLES = ("MEMOTURN_DATA_DIR", "MEMOTURN_NAMESPACE", "MEMOTURN_PROFILE", "MEMOTURN_SOURCE", "MEMOTURN_URL")
 """What says which memories are meant. A client starts the server without the shell's environment."""

@@ -77,3 +77,22 @@ def as_unix_ms(flag: str, text: str) -> int:
             f"{flag}: should be like 2026-01-31, 2026-01-31T09:30, 2026-01-31T09:30Z or Unix time in milliseconds,"
             f" not {text!r}"
         ) from None
+
+
+def as_moment(flag: str, text: str) -> str:
+    """A moment of a branch's history, for an operation: what has a colon is a time, local unless it names its zone.
+
+    All else is handed on: a transaction, Unix milliseconds or a checkpoint's name.
+
+    Raises:
+        InvalidRequest: it has a colon and is no time.
+    """
+    if ":" not in text:
+        return text
+    try:
+        return datetime.fromisoformat(text).astimezone().isoformat()
+    except (ValueError, OverflowError, OSError):
+        raise InvalidRequest(
+            f"{flag}: should be a checkpoint, a transaction or a time like 2026-01-31T09:30 or 2026-01-31T09:30Z,"
+            f" not {text!r}"
+        ) from None

@@ -1,4 +1,4 @@
-"""`memoturn`: a node, the MCP server, the memories and a check-up, from a shell.
+"""`memoturn`: a node, the MCP server, the memories, their branches and storage, and a check-up, from a shell.
 
 What a command answers goes to stdout: a table where a person looks, JSON where a program reads. All
 else goes to stderr. The exit code is the error's own (`memoturn_schemas.errors`), 2 for wrong usage,
@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from memoturn_mcp.cli import doctor, memory, servers
+from memoturn_mcp.cli import branch, doctor, memory, servers, storage
 from memoturn_mcp.cli.failures import report
 from memoturn_schemas.errors import MemoturnError
 
@@ -27,6 +27,9 @@ app = typer.Typer(
 app.command()(servers.serve)
 app.command()(servers.mcp)
 app.add_typer(memory.app, name="memory")
+app.add_typer(branch.app, name="branch")
+app.command()(storage.sync)
+app.add_typer(storage.app, name="storage")
 app.command()(doctor.doctor)
 
 

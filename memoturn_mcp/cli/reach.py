@@ -1,6 +1,7 @@
 """How a command gets to the memories: flags over the environment, a door, an address, an operation.
 
-`run` opens a door once for all that a command has to ask. Called by the commands.
+`run` opens a door once for all that a command has to ask; `run_beside` is for what no operation does, and
+works on the object store itself. Called by the commands.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -21,6 +22,9 @@ from memoturn_core.operations import Reply, Target
 from memoturn_core.registry import OPERATIONS
 from memoturn_mcp.settings import DEFAULT_NAME, Settings
 from memoturn_schemas.errors import BranchNotFound, DatabaseNotFound, InvalidRequest, MemoturnError, Unavailable
+
+if TYPE_CHECKING:
+    from memoturn_core.node import Node
 
 Ask = Callable[[str, Mapping[str, Any]], Awaitable[Reply]]
 """Runs an operation, by its name, with these arguments."""
@@ -71,6 +75,17 @@ def settings_of(*, url: str | None = None, data_dir: str | None = None, listen: 
         raise
 
 
+def addressed(reach: Reach, settings: Settings) -> Address:
+    """The branch that a command is about.
+
+    Raises:
+        InvalidRequest: a name is not one.
+    """
+    namespace = reach.namespace if reach.namespace is not None else settings.namespace or DEFAULT_NAME
+    profile = reach.profile if reach.profile is not None else settings.profile or DEFAULT_NAME
+    return Address.of_profile(namespace, profile, reach.branch)
+
+
 def run(reach: Reach, work: Callable[[Ask], Awaitable[Reply]]) -> Reply:
     """Do `work` through a door that is open as long as it lasts.
 
@@ -78,10 +93,8 @@ def run(reach: Reach, work: Callable[[Ask], Awaitable[Reply]]) -> Reply:
         MemoturnError: with hints as its notes where more is known than its kind says.
     """
     settings = settings_of(url=reach.url, data_dir=reach.data_dir)
-    namespace = reach.namespace if reach.namespace is not None else settings.namespace or DEFAULT_NAME
-    profile = reach.profile if reach.profile is not None else settings.profile or DEFAULT_NAME
-    whole = Address.of_namespace(namespace)
-    one = Address.of_profile(namespace, profile, reach.branch)
+    one = addressed(reach, settings)
+    whole = Address.of_namespace(one.namespace or "")
 
     from memoturn_mcp.opening import open_door  # takes longest to import, hence after what may be refused
 
@@ -98,7 +111,7 @@ def run(reach: Reach, work: Callable[[Ask], Awaitable[Reply]]) -> Reply:
         try:
             return await work(ask)
         except (DatabaseNotFound, BranchNotFound) as error:
-            await _name_profiles(error, door, whole, profile)
+            await _name_profiles(error, door, whole, (one.database or "").partition("--")[2])
             raise
         except Unavailable as error:
             if settings.url is not None:
@@ -108,6 +121,33 @@ def run(reach: Reach, work: Callable[[Ask], Awaitable[Reply]]) -> Reply:
             await door.close()
 
     return asyncio.run(main())
+
+
+def run_beside(reach: Reach, work: Callable[[Node, Address], Reply]) -> Reply:
+    """Do `work` on this machine's object store itself, beside every node that may be using it.
+
+    The node that is handed over owns nothing: whoever asks it for a branch only by its manifest takes no lease.
+
+    Raises:
+        InvalidRequest: the memories are those of a node elsewhere.
+    """
+    settings = settings_of(url=reach.url, data_dir=reach.data_dir)
+    if settings.url is not None:
+        flag = "MEMOTURN_URL" if reach.url is None else "--url"
+        raise InvalidRequest(
+            f"{flag}: this reads the object store itself, which no node hands out; leave it out, and say with"
+            " MEMOTURN_OBJECT_STORE or --data-dir where the objects are"
+        )
+    address = addressed(reach, settings)
+
+    from memoturn_mcp.opening import open_node
+
+    _configure_logging(settings)
+    node = open_node(settings, create=False)
+    try:
+        return work(node, address)
+    finally:
+        asyncio.run(node.close())
 
 
 async def _name_profiles(error: MemoturnError, door: Door, namespace: Address, profile: str) -> None:

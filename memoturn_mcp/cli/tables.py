@@ -53,7 +53,7 @@ def _console() -> Console:
 
 
 def of(name: str, value: Mapping[str, Any]) -> RenderableType:
-    """What the operation `name` answered, as a person wants to see it."""
+    """What the operation or command `name` answered, as a person wants to see it."""
     return _TABLES[name](value, SystemAmbient().now_ms())
 
 
@@ -66,6 +66,15 @@ def age(ms: int, now: int) -> str:
             words = f"{count} {unit}{'' if count == 1 else 's'}"
             return f"{words} ago" if ms <= now else f"in {words}"
     return "just now"
+
+
+def size(count: float) -> str:
+    """Bytes in a unit that leaves few digits."""
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if count < 1_024:
+            return f"{count:.0f} {unit}"
+        count /= 1_024
+    return f"{count:.1f} TiB"
 
 
 def plain(text: Any, style: str = "") -> Text:
@@ -217,6 +226,91 @@ def _profiles(value: Mapping[str, Any], now: int) -> RenderableType:
     return made
 
 
+def _branch_created(value: Mapping[str, Any], now: int) -> RenderableType:
+    expires = "" if value["ttl_at"] is None else f"; it goes away {age(value['ttl_at'], now)}"
+    return plain(f"{value['spec']}, from {value['parent']} after transaction {value['fork_txid']}{expires}")
+
+
+def _branches(value: Mapping[str, Any], now: int) -> RenderableType:
+    if not value["branches"]:
+        return plain("no branches beside main")
+    made = table("branch", "from", "after txid", "head", "created", "expires")
+    for branch in value["branches"]:
+        made.add_row(
+            plain(branch["branch"]),
+            plain(branch["parent"]),
+            plain(branch["fork_txid"]),
+            plain(branch["head_txid"]),
+            plain(age(branch["created_at"], now)),
+            plain("" if branch["ttl_at"] is None else age(branch["ttl_at"], now)),
+        )
+    return made
+
+
+def _branch_deleted(value: Mapping[str, Any], _: int) -> RenderableType:
+    return plain("deleted" if value["deleted"] else "there is no such branch")
+
+
+def _checkpointed(value: Mapping[str, Any], _: int) -> RenderableType:
+    return plain(f"{value['checkpoint']} is transaction {value['txid']}")
+
+
+def _rewound(value: Mapping[str, Any], _: int) -> RenderableType:
+    return plain(f"back at transaction {value['rewound_to']}")
+
+
+def _promoted(value: Mapping[str, Any], _: int) -> RenderableType:
+    return plain(f"main is what {value['promoted']} is, after transaction {value['txid']}")
+
+
+def _synced(value: Mapping[str, Any], _: int) -> RenderableType:
+    return plain(f"object storage has everything up to transaction {value['txid']}")
+
+
+def _stored(value: Mapping[str, Any], now: int) -> RenderableType:
+    oldest = value["oldest_txid"]
+    fields = {
+        "database": value["database"],
+        "uuid": value["uuid"],
+        "branch": value["branch"],
+        "epoch": value["epoch"],
+        "history": "nothing was written yet" if oldest is None else f"transactions {oldest} to {value['head_txid']}",
+        "size": size(value["bytes"]),
+        "dropped": f"{value['dropped']} objects wait for the collector" if value["dropped"] else "",
+        "checkpoints": "\n".join(f"{name} is transaction {txid}" for name, txid in value["checkpoints"].items()),
+    }
+    grid = Table.grid(padding=(0, 2))
+    for name, text in fields.items():
+        if text != "":
+            grid.add_row(Text(name, "bold"), plain(text))
+    if oldest is None:
+        return grid
+    objects = table("holds", "level", "size", "committed", "object below v1/")
+    entries = [(entry["txid"], 0, "snapshot", entry) for entry in value["snapshots"]]
+    entries += [(entry["max"], 1, entry["level"], entry) for entry in value["segments"]]
+    for txid, is_segment, level, entry in sorted(entries, key=lambda row: row[:2]):
+        holds = f"{entry['min'] + 1} to {txid}" if is_segment else f"all at {txid}"
+        key = entry["key"].removeprefix("v1/")
+        objects.add_row(
+            plain(holds), plain(level), plain(size(entry["bytes"])), plain(age(entry["at"], now)), plain(key, "dim")
+        )
+    return Group(grid, plain(""), objects)
+
+
+def _restored(value: Mapping[str, Any], now: int) -> RenderableType:
+    return plain(
+        f"{value['database']}@{value['branch']} after transaction {value['txid']}, of {_moment(value['at'], now)}:"
+        f" {size(value['bytes'])} in {value['seconds']:.3f} s, sound"
+    )
+
+
+def _cut(value: Mapping[str, Any], now: int) -> RenderableType:
+    return plain(
+        f"{value['database']}@{value['branch']} after transaction {value['txid']}, of {_moment(value['at'], now)}:"
+        f" {value['files']} files from the snapshot at {value['snapshot_txid']}, {size(value['bytes'])}"
+    )
+
+
 _TABLES: dict[str, Callable[[Mapping[str, Any], int], RenderableType]] = {
     "memory_ingest": _ingested,
     "memory_recall": _recalled,
@@ -224,4 +318,14 @@ _TABLES: dict[str, Callable[[Mapping[str, Any], int], RenderableType]] = {
     "memory_forget": _forgotten,
     "memory_sessions_list": _sessions,
     "memory_profiles_list": _profiles,
+    "branch_create": _branch_created,
+    "branch_list": _branches,
+    "branch_delete": _branch_deleted,
+    "branch_checkpoint": _checkpointed,
+    "branch_rewind": _rewound,
+    "branch_promote": _promoted,
+    "sync": _synced,
+    "storage_inspect": _stored,
+    "storage_restore": _restored,
+    "storage_segments": _cut,
 }

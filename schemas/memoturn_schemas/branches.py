@@ -163,7 +163,5 @@ class StorageResponse(TypedDict):
     snapshots: list[StoredSnapshot]
     segments: list[StoredSegment]
     checkpoints: dict[str, int]
-    dropped: int
-    """Objects that are no longer needed and wait for the collector."""
     bytes: int
     """Of all objects that the branch needs; branches share objects."""

@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, WithJsonSchema
 
 from memoturn_schemas.names import check_branch
+
+
+def parse_time(text: str) -> int:
+    """An RFC 3339 time with an offset as Unix milliseconds; raises `ValueError`, whose text a caller may read."""
+    try:
+        time = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("must be a transaction number, a checkpoint's name or an RFC 3339 time") from None
+    if time.tzinfo is None:
+        raise ValueError("must have an offset where it is a time, such as Z or +02:00")
+    return int(time.timestamp() * 1000)
 
 
 def _check_moment(value: Any) -> int | str:
@@ -15,10 +27,10 @@ def _check_moment(value: Any) -> int | str:
     if isinstance(value, int) and not 0 <= value < 2**63:
         raise ValueError("must be a transaction number or Unix milliseconds, not negative")
     if isinstance(value, str):
-        if value.isascii() and value.isdigit() and int(value) >= 2**63:
+        if ":" in value:
+            parse_time(value)
+        elif check_branch(value).isdigit() and int(value) >= 2**63:
             raise ValueError("must be a transaction number or Unix milliseconds")
-        if ":" not in value:
-            check_branch(value)
     return value
 
 

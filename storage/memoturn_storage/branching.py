@@ -19,6 +19,7 @@ from memoturn_storage.ambient import Ambient
 from memoturn_storage.branch import Branch
 from memoturn_storage.engine import Engine
 from memoturn_storage.manifest import MAIN, BranchRef, Manifest, Parent
+from memoturn_storage.manifests import Held
 
 FIRST_TIME_MS = 100_000_000_000
 """An integer from here on (the year 1973) is a time in Unix milliseconds, below it a transaction."""
@@ -119,22 +120,26 @@ class Branching:
         self._engine.read(ref, lambda _snapshot: None, durable=True).result()
         held = self._manifests.read(ref)
         if held is None and ref.branch == MAIN:
-            held = self._manifests.create(self._empty(ref))
+            held = self._engine.exclusive(ref, self._create_empty).result()
         if held is None or held.manifest.deleted_at is not None:
             raise BranchNotFound(f"there is no branch {ref.branch}")
         return held.manifest
 
-    def _empty(self, ref: BranchRef) -> Manifest:
-        return Manifest(
-            db_uuid=ref.uuid,
-            branch=ref.branch,
+    def _create_empty(self, branch: Branch) -> Held:
+        """The first manifest of a branch that nobody has written to; what is written here next continues it."""
+        first = Manifest(
+            db_uuid=branch.ref.uuid,
+            branch=branch.ref.branch,
             epoch=0,
             head_txid=0,
-            lineage=self._new_lineage(),
+            lineage=branch.origin.lineage,
             write_id="",
             created_at=self._ambient.now_ms(),
             checkpoints={},
         )
+        with branch.lock:
+            branch.held = self._manifests.create(first)
+            return branch.held
 
     # --- writing ---------------------------------------------------------------------------------
 
@@ -150,9 +155,7 @@ class Branching:
         source = self.shipped_manifest(parent)
         txid = source.head_txid if at is None else self.resolve(source, at)
         history = source if source.empty and txid == 0 else source.cut(self._engine.restorer.position(source, txid))
-        now = self._ambient.now_ms()
-        if now - began > self._manifests.grace_ms / 2:
-            raise Unavailable("the fork took too long; try again")
+        now = self._require_soon_after(began)
         ttl_at = None if ttl_ms is None else now + ttl_ms
         child = replace(
             history,
@@ -163,7 +166,6 @@ class Branching:
             created_at=now,
             parent=Parent(parent.branch, txid),
             checkpoints={},
-            dropped=(),
             ttl_at=ttl_at,
         )
         self._manifests.create(child)
@@ -216,10 +218,12 @@ class Branching:
         Raises:
             BranchNotFound.
         """
+        began = self._ambient.now_ms()
         source = self.shipped_manifest(ref)
 
         def effect(main: Branch) -> Rewound:
             self._engine.publisher.ship_alone(main)
+            self._require_soon_after(began)
             return self._replace_history(
                 main,
                 lambda current: replace(
@@ -260,6 +264,13 @@ class Branching:
         finally:
             self._engine.sleep(branch, discard=landed)
         return manifest
+
+    def _require_soon_after(self, began_ms: int) -> int:
+        """The time, if what was read at `began_ms` may still be linked (`memoturn_storage.collector`)."""
+        now_ms = self._ambient.now_ms()
+        if now_ms - began_ms > self._manifests.grace_ms / 2:
+            raise Unavailable("this took so long that the objects may be gone; try again")
+        return now_ms
 
     def delete(self, ref: BranchRef) -> bool:
         """Delete a branch beside main; False where there is none."""

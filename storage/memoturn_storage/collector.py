@@ -1,22 +1,22 @@
 """The collector: removes from the object store what no branch needs, on any node, beside everybody else.
 
-A pass over a database lists its objects, then reads the manifests of all its branches, and then removes
-the objects that are older than the grace period and named by none. Named is what a manifest needs, what it
-has needed within the grace period (`dropped`), and everything of a branch that was deleted within it. A
-deleted branch's manifest is removed a grace period after the branch.
+A pass over a database lists its objects and reads the manifests of all its branches. What none of them
+names, and what was put longer ago than the grace period, is marked with the time at which it was first
+found so, in an object of the collector's own (`garbage.json`); what is marked since a grace period is
+removed. A deleted branch names nothing; its manifest is removed a grace period after the branch.
 
 Why nothing that is needed is removed, whatever happens meanwhile: an object becomes needed in two ways.
 
 - Its writer links it, within half the grace period of the last put. An object that is older than the
   grace period when it is listed was linked before the manifests were read, or never will be.
-- A fork finds it in the parent's manifest and creates the child within half the grace period of that
-  read. If the parent does not name the object when the collector reads it, not even as dropped, it was
-  dropped a grace period before the pass began; whoever forked while it was needed has created a child
-  that the pass, which lists the branches after that, has read.
+- A fork (or a promotion) finds it in another branch's manifest and links it within half the grace period
+  of that read. The object is marked only after that branch has ceased to name it, so the link is there
+  long before the mark is a grace period old, and the pass that would remove the object sees it.
 
-So an object that is found without need stays so for ever, and it does not matter when it is removed, or how
-often. The other half of the grace period is for clocks that differ, and for what takes time between
-looking at the clock and taking effect.
+A mark says that the object was unneeded in every pass since: a pass that finds it needed takes the mark
+away. Of passes that race, one replaces the marks, by compare-and-swap, and the others remove nothing.
+The other half of the grace period is for clocks that differ, and for what takes time between looking at
+the clock and taking effect; in it, who has read an older manifest can still read what it names.
 
 A manifest is different, for its key is used again by a new branch of the name. So a collector first marks
 it by compare-and-swap (`collected_at`), after which nobody creates over it and no other collector removes
@@ -28,13 +28,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import orjson
 import structlog
 
-from memoturn_schemas.errors import BranchNotFound
+from memoturn_schemas.errors import BranchNotFound, Internal
 from memoturn_storage.ambient import Ambient
 from memoturn_storage.manifest import Manifest, segments_prefix, snapshots_prefix
 from memoturn_storage.manifests import Held, Manifests
-from memoturn_storage.objects.store import ObjectStore
+from memoturn_storage.objects.store import ObjectMissing, ObjectStore, PreconditionFailed
 
 log = structlog.get_logger("memoturn")
 
@@ -51,6 +52,15 @@ class CollectReport:
     """Objects that stay, because they are needed or too young."""
     manifests: int
     """Of deleted branches, removed."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Marks:
+    """Since when each key was found unneeded, Unix milliseconds; `version` None where nothing was marked yet."""
+
+    key: str
+    since: dict[str, int]
+    version: str | None
 
 
 class Collector:
@@ -70,12 +80,18 @@ class Collector:
             StoreUnavailable: the next pass goes on.
         """
         began_at = self._ambient.now_ms()
+        marks = self._marks(uuid)
         listed = [*self._store.list(segments_prefix(uuid)), *self._store.list(snapshots_prefix(uuid))]
         branches = self._manifests.branches(uuid)
         needed: set[str] = set()
         for held in branches:
-            needed |= needed_objects(held.manifest, began_at, self._grace_ms)
-        gone = [info for info in listed if info.key not in needed and info.modified_ms + self._grace_ms <= began_at]
+            if held.manifest.deleted_at is None:
+                needed |= held.manifest.keys()
+        unneeded = [info for info in listed if info.key not in needed and info.modified_ms + self._grace_ms <= began_at]
+        since = {info.key: marks.since.get(info.key, began_at) for info in unneeded}
+        gone = [info for info in unneeded if since[info.key] + self._grace_ms <= began_at]
+        if not self._replace(marks, since):
+            gone = []
         for info in gone:
             self._store.delete(info.key)
         over = [held for held in branches if _is_over(held.manifest, began_at, self._grace_ms)]
@@ -88,6 +104,30 @@ class Collector:
         if gone or report.manifests:
             log.info("collected", database=uuid, objects=report.objects, bytes=report.bytes, manifests=report.manifests)
         return report
+
+    def _marks(self, uuid: str) -> _Marks:
+        key = f"v1/{uuid}/garbage.json"
+        try:
+            stored = self._store.get(key)
+            return _Marks(key, orjson.loads(stored.data), stored.version)
+        except ObjectMissing:
+            return _Marks(key, {}, None)
+        except ValueError as error:
+            raise Internal(f"the collector's marks {key} are damaged: {error}") from error
+
+    def _replace(self, marks: _Marks, since: dict[str, int]) -> bool:
+        """Write the marks of this pass; False where another pass, or our own lost answer, was first."""
+        if since == marks.since:
+            return True
+        data = orjson.dumps(since, option=orjson.OPT_SORT_KEYS)
+        try:
+            if marks.version is None:
+                self._store.put_if_absent(marks.key, data)
+            else:
+                self._store.put_if_match(marks.key, data, marks.version)
+        except PreconditionFailed:
+            return False
+        return True
 
     def _remove(self, held: Held) -> bool:
         """Remove a deleted branch's manifest; whether it was this collector that did."""
@@ -108,12 +148,6 @@ class Collector:
             return False
         self._store.delete(marked.ref.manifest_key)
         return True
-
-
-def needed_objects(manifest: Manifest, now_ms: int, grace_ms: int) -> set[str]:
-    """The keys that must stay because of this branch: what it needs, or has needed a grace period ago."""
-    lingering = {entry.key for entry in manifest.dropped if entry.at + grace_ms > now_ms}
-    return lingering if _is_over(manifest, now_ms, grace_ms) else lingering | manifest.keys()
 
 
 def _is_over(manifest: Manifest, now_ms: int, grace_ms: int) -> bool:

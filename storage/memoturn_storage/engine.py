@@ -12,6 +12,7 @@ write may still commit.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
@@ -110,6 +111,8 @@ class Engine:
         threads = max(1, min(limits.threads, limits.hot_cap))  # each keeps one branch open at least
         self._ambient = ambient
         self._limits = limits
+        self._lock = threading.Lock()
+        self._compacting: set[BranchRef] = set()
         self._leases = leases
         self._pool: Executor = InlineExecutor() if inline else ThreadPoolExecutor(_POOL_THREADS, "memoturn-background")
         self._readers = None if inline else ThreadPoolExecutor(_READER_THREADS, "memoturn-objects")
@@ -220,6 +223,10 @@ class Engine:
         return self._worker(ref).asleep(ref, self._waker.cool)
 
     def _compact_soon(self, ref: BranchRef) -> None:
+        with self._lock:
+            if ref in self._compacting:
+                return
+            self._compacting.add(ref)
         self._pool.submit(self._compact, ref)
 
     def _compact(self, ref: BranchRef) -> None:
@@ -228,6 +235,9 @@ class Engine:
         except Exception as error:  # noqa: BLE001 - the next ship or the upkeep tries again
             problem = str(translate(error))
             log.warning("compaction put off", database=ref.uuid, branch=ref.branch, error=problem)
+        finally:
+            with self._lock:
+                self._compacting.discard(ref)
 
     # --- upkeep ----------------------------------------------------------------------------------
 

@@ -133,10 +133,11 @@ class Handle:
         self._connection.set_wal_hook(self._note_length)
         self._connection.set_progress_handler(self._past_deadline, _STEPS_BETWEEN_DEADLINE_CHECKS)
 
-    def close(self) -> None:
+    def close(self, *, discard: bool = False) -> None:
+        """Close the file; without `discard`, a log that is shipped is folded back into it."""
         if self._migrated is not None:
             self._migrated.close()
-        if self._tail is not None and self._tail.clean:
+        if self._tail is not None and self._tail.clean and not discard:
             self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 0)
         self._connection.close()
 

@@ -144,7 +144,7 @@ class Compactor:
 
         needed = self._update(ref, link).manifest.keys()
         linked = key in needed
-        log.info("compacted", database=ref.uuid, branch=ref.branch, object=key, bytes=len(data), linked=linked)
+        log.debug("compacted", database=ref.uuid, branch=ref.branch, object=key, bytes=len(data), linked=linked)
         return linked
 
     def _nonce(self) -> str:

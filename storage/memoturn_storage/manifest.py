@@ -7,10 +7,6 @@ Everything here is a pure function of its arguments; the fields are described in
 A history is a line of transactions. `snapshots` are whole states; `segments` hold every transaction
 between them, contiguously: an entry covers the transactions above `min` up to and with `max`, which may
 be fewer than its object holds, because a rewind or a fork cuts a history in the middle of an object.
-
-A reference outlives its end: what a change no longer needs is kept in `dropped` with the time, and the
-collector leaves it alone for a grace period, in which a fork that read the older manifest can still
-finish (`memoturn_storage.collector`).
 """
 
 from __future__ import annotations
@@ -69,14 +65,6 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
-    """An object that the branch needed until `at` (Unix milliseconds)."""
-
-    key: str
-    at: int
-
-
-@dataclass(frozen=True, slots=True)
 class Parent:
     branch: str
     fork_txid: int
@@ -116,10 +104,9 @@ class Manifest:
     snapshots: tuple[Snapshot, ...] = ()
     segments: tuple[Segment, ...] = ()
     checkpoints: Mapping[str, int]
-    dropped: tuple[Dropped, ...] = ()
     ttl_at: int | None = None
     deleted_at: int | None = None
-    """Set on a deleted branch, whose references live on for the grace period."""
+    """Set on a deleted branch, which names nothing any more."""
     collected_at: int | None = None
     """When a collector set out to remove this deleted branch's manifest; nobody may create over it."""
 
@@ -222,13 +209,6 @@ class Manifest:
     def with_checkpoint(self, name: str, txid: int) -> Manifest:
         return replace(self, checkpoints={**self.checkpoints, name: txid})
 
-    def dropping(self, since: Manifest, now_ms: int, grace_ms: int) -> Manifest:
-        """With what `since` named and this no longer names in `dropped`, and without what was dropped long ago."""
-        kept = self.keys()
-        gone = sorted(since.keys() - kept)
-        lingering = [entry for entry in since.dropped if entry.at + grace_ms > now_ms and entry.key not in kept]
-        return replace(self, dropped=(*lingering, *(Dropped(key, now_ms) for key in gone)))
-
     # --- bytes -----------------------------------------------------------------------------------
 
     def encode(self) -> bytes:
@@ -246,7 +226,6 @@ class Manifest:
             "snapshots": [_entry(snapshot, ("txid", "key", "bytes", "at")) for snapshot in self.snapshots],
             "segments": [_entry(segment, ("min", "max", "key", "bytes", "level", "at")) for segment in self.segments],
             "checkpoints": dict(self.checkpoints),
-            "dropped": [{"key": entry.key, "at": entry.at} for entry in self.dropped],
             "ttl_at": self.ttl_at,
             "created_at": self.created_at,
             "deleted_at": self.deleted_at,
@@ -278,7 +257,6 @@ class Manifest:
                 snapshots=tuple(Snapshot(**_with_checksum(entry)) for entry in body["snapshots"]),
                 segments=tuple(Segment(**_with_checksum(entry)) for entry in body["segments"]),
                 checkpoints=body["checkpoints"],
-                dropped=tuple(Dropped(**entry) for entry in body["dropped"]),
                 ttl_at=body["ttl_at"],
                 created_at=body["created_at"],
                 deleted_at=body["deleted_at"],
@@ -298,7 +276,6 @@ def _fault(manifest: Manifest, key: str) -> str | None:
         return f"it is that of {manifest.ref.manifest_key}"
     numbers = [manifest.epoch, manifest.head_txid, manifest.created_at, *manifest.checkpoints.values()]
     numbers += [at for at in (manifest.ttl_at, manifest.deleted_at, manifest.collected_at) if at is not None]
-    numbers += [entry.at for entry in manifest.dropped]
     ends = [0]
     for snapshot in manifest.snapshots:
         numbers += [snapshot.txid, snapshot.bytes, snapshot.at]
@@ -308,7 +285,7 @@ def _fault(manifest: Manifest, key: str) -> str | None:
         ends.append(segment.max)
     if any(type(number) is not int or number < 0 for number in numbers):
         return "a number in it is none"
-    keys = manifest.keys() | {entry.key for entry in manifest.dropped}
+    keys = manifest.keys()
     prefixes = (segments_prefix(manifest.db_uuid), snapshots_prefix(manifest.db_uuid))
     foreign = [str(key) for key in keys if not str(key).startswith(prefixes)]
     if foreign:

@@ -34,7 +34,8 @@ class Manifests:
     """The manifests of an object store.
 
     Args:
-        grace_ms: how long what a change drops is kept for those who still read the older manifest.
+        grace_ms: how long the collector leaves alone what nothing names; whoever links an object that it has
+            put, or found in another manifest, does so within half of that.
     """
 
     def __init__(self, store: ObjectStore, ambient: Ambient, *, grace_ms: int = 600_000) -> None:
@@ -82,7 +83,6 @@ class Manifests:
                 if held.manifest.deleted_at is None:
                     raise AlreadyExists(f"the branch {manifest.branch} exists")
                 if held.manifest.collected_at is None:
-                    wanted = wanted.dropping(held.manifest, self._ambient.now_ms(), self.grace_ms)
                     version = self._store.put_if_match(manifest.ref.manifest_key, wanted.encode(), held.version)
                     return Held(wanted, version)
             except PreconditionFailed:
@@ -93,7 +93,7 @@ class Manifests:
         """Replace a manifest by what `change` makes of it, as often as it takes.
 
         `change` gets the manifest as it is now; it hands it back as it is if it has been made already,
-        and raises if it must not be made. What it no longer names is kept in `dropped`.
+        and raises if it must not be made.
 
         Raises:
             BranchNotFound; whatever `change` raises.
@@ -106,7 +106,6 @@ class Manifests:
             if changed is held.manifest:
                 return held
             wanted = replace(changed, write_id=self._new_write_id())
-            wanted = wanted.dropping(held.manifest, self._ambient.now_ms(), self.grace_ms)
             try:
                 return Held(wanted, self._store.put_if_match(key, wanted.encode(), held.version))
             except PreconditionFailed:

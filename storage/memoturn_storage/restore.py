@@ -46,8 +46,10 @@ class Restorer:
         position = plan.snapshot.txid
         checksum = plan.snapshot.checksum
         for segment, data in zip(plan.segments, rest, strict=True):
+            # What lies above `segment.max` in the object was left by a rewind or a fork.
+            last = min(segment.max, plan.txid)
             for file in _transactions(segment, data):
-                if file.max_txid <= position or file.max_txid > plan.txid:
+                if file.max_txid <= position or file.max_txid > last:
                     continue
                 if file.min_txid != position + 1 or file.pre_apply != checksum:
                     raise Damaged(f"{segment.key}: transaction {file.min_txid} does not continue {position}")

@@ -107,7 +107,7 @@ class Waker:
         try:
             unshipped = branch.handle.txid - branch.tail.shipped
             if unshipped < 0:  # a power cut took what was shipped already
-                branch.handle.close()
+                branch.handle.close(discard=True)
                 files.discard()
                 return None
             spooled.hand_over(unshipped, branch)
@@ -149,7 +149,7 @@ class Waker:
         """Close the branch; with `discard`, its local files go too, with everything that is not shipped."""
         try:
             if branch.handle is not None:
-                branch.handle.close()
+                branch.handle.close(discard=discard)
                 branch.handle = None
             if discard:
                 branch.files.discard()

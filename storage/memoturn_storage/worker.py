@@ -36,6 +36,13 @@ log = structlog.get_logger("memoturn")
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class _Effect:
+    run: Callable[[], None]
+    wakes: bool
+    """Whether it opens the branch where that sleeps."""
+
+
 @dataclass(slots=True, eq=False)
 class _Slot:
     """A branch that is open or has work."""
@@ -43,10 +50,14 @@ class _Slot:
     ref: BranchRef
     writes: deque[WriteJob] = field(default_factory=deque)
     reads: deque[ReadJob] = field(default_factory=deque)
-    effects: deque[Callable[[], None]] = field(default_factory=deque)
+    effects: deque[_Effect] = field(default_factory=deque)
     branch: Branch | None = None
     taken: bool = False
-    """Whether an effect has it, so that it takes no turn."""
+    """Whether a turn or an effect has it, so that no other begins."""
+    waking: bool = False
+    """Whether a place among the open ones is kept for it."""
+    served: bool = False
+    """Whether it had a turn since it was woken: then it may make room for others although it has more to do."""
     folding: bool = False
     used_at: float = 0.0
 
@@ -94,6 +105,8 @@ class Worker:
         self._slots: dict[BranchRef, _Slot] = {}
         self._ready: OrderedDict[_Slot, None] = OrderedDict()
         self._open: OrderedDict[_Slot, None] = OrderedDict()
+        self._waking_now = 0
+        self._parked: deque[_Slot] = deque()
         self._closing = False
         self._thread: threading.Thread | None = None
         if not inline:
@@ -140,7 +153,7 @@ class Worker:
 
         with self._wake:
             slot = self._slot(ref)
-            self._add_effect(slot, run)
+            self._add_effect(slot, run, wakes=True)
         if self._thread is None:
             self._drain()
         return future
@@ -251,20 +264,29 @@ class Worker:
             return self._ready.popitem(last=False)[0] if self._ready else None
 
     def _take_turn(self, slot: _Slot) -> None:
-        effect: Callable[[], None] | None = None
+        effect: _Effect | None = None
+        crowding: _Slot | None = None
         with self._wake:
+            slot.taken = True
+            if slot.branch is None and (not slot.effects or slot.effects[0].wakes):
+                crowding = self._crowding()
+                if crowding is None and self._full and self._thread is not None:
+                    self._parked.append(slot)
+                    return
+                slot.waking = True
+                self._waking_now += 1
             if slot.effects:
                 effect = slot.effects.popleft()
             elif slot.branch is None:
                 effect = self._waking(slot)
-            slot.taken = effect is not None
-            writes = [] if slot.taken else _take(slot.writes, self._group)
-            reads = [] if slot.taken else _take(slot.reads, self._group)
-            if not slot.taken:
+            writes = [] if effect else _take(slot.writes, self._group)
+            reads = [] if effect else _take(slot.reads, self._group)
+            if effect is None:
+                slot.served = True
                 slot.used_at = self._ambient.monotonic()
                 self._open.move_to_end(slot)
         if effect is not None:
-            self._pool.submit(self._run_effect, slot, effect)
+            self._pool.submit(self._run_effect, slot, effect, crowding)
             return
         self._run_jobs(slot, [job for job in writes if self._starts(job)], [job for job in reads if self._starts(job)])
         self._put_back(slot)
@@ -305,13 +327,24 @@ class Worker:
 
     # --- effects, on the background pool ---------------------------------------------------------
 
-    def _run_effect(self, slot: _Slot, effect: Callable[[], None]) -> None:
+    def _run_effect(self, slot: _Slot, effect: _Effect, crowding: _Slot | None) -> None:
         try:
-            effect()
+            if crowding is not None:
+                self._make_way(crowding)
+            effect.run()
         finally:
             self._put_back(slot)
 
-    def _waking(self, slot: _Slot) -> Callable[[], None]:
+    def _make_way(self, slot: _Slot) -> None:
+        try:
+            if slot.branch is not None:
+                self._ship_and_sleep(slot.branch)
+        except Exception as error:  # noqa: BLE001 - there is nobody to tell but the log
+            log.warning("not closed", database=slot.ref.uuid, branch=slot.ref.branch, error=str(translate(error)))
+        finally:
+            self._put_back(slot)
+
+    def _waking(self, slot: _Slot) -> _Effect:
         def wake() -> None:
             try:
                 self._awake(slot)
@@ -324,7 +357,7 @@ class Worker:
                     if job.future.set_running_or_notify_cancel():
                         fail(job, error)
 
-        return wake
+        return _Effect(wake, wakes=True)
 
     def _awake(self, slot: _Slot) -> Branch:
         """The slot's branch, woken if it sleeps."""
@@ -333,14 +366,9 @@ class Worker:
             branch = self._waker.wake(slot.ref)
             with self._wake:
                 slot.branch = branch
-                slot.folding = False
+                slot.folding = slot.served = False
                 self._open[slot] = None
                 slot.used_at = self._ambient.monotonic()
-                oldest = [other.branch for other in self._open if not other.taken]
-                crowded = oldest[: max(0, len(self._open) - self._capacity)]
-            for other in crowded:
-                if other is not None:
-                    self.tend(other, self._ship_and_sleep)
             if not branch.tail.clean:
                 self._publisher.notice(branch)
         return branch
@@ -376,9 +404,24 @@ class Worker:
             slot = self._slots[ref] = _Slot(ref)
         return slot
 
-    def _add_effect(self, slot: _Slot, effect: Callable[[], None]) -> None:
-        slot.effects.append(effect)
+    def _add_effect(self, slot: _Slot, run: Callable[[], None], *, wakes: bool = False) -> None:
+        slot.effects.append(_Effect(run, wakes))
         self._make_ready(slot)
+
+    @property
+    def _full(self) -> bool:
+        return len(self._open) + self._waking_now >= self._capacity
+
+    def _crowding(self) -> _Slot | None:
+        """Who has to sleep before one more wakes, taken from its turns: the least recently used of the idle ones,
+        or else of those who had a turn. None where there is room, or nobody can go now."""
+        free = [slot for slot in self._open if not slot.taken and (slot.served or not slot.has_work)]
+        if not self._full or not free:
+            return None
+        crowding = min(free, key=lambda slot: slot.has_work)
+        crowding.taken = True
+        self._ready.pop(crowding, None)
+        return crowding
 
     def _make_ready(self, slot: _Slot) -> None:
         if not slot.taken:
@@ -389,10 +432,16 @@ class Worker:
         """After a turn or an effect: ready again where there is more to do, forgotten where there is nothing."""
         with self._wake:
             slot.taken = False
+            self._waking_now -= slot.waking
+            slot.waking = False
             if slot.has_work:
                 self._make_ready(slot)
             elif slot.branch is None:
                 self._slots.pop(slot.ref, None)
+            if self._parked:
+                parked = self._parked.popleft()
+                parked.taken = False
+                self._make_ready(parked)
             if self._closing:
                 self._wake.notify()
 

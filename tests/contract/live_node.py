@@ -24,6 +24,8 @@ from memoturn_core.providers.language import LanguageModel
 from memoturn_mcp.app import http_app
 from memoturn_mcp.settings import Settings
 from memoturn_storage.ambient import ManualAmbient
+from memoturn_storage.engine import Limits
+from memoturn_storage.objects.store import ObjectStore
 
 _MCP_PATHS = ("/mcp", "/sse", "/messages")
 
@@ -201,11 +203,22 @@ def serve(
     language_model: LanguageModel | None = None,
     toolsets: str | None = None,
     ambient: ManualAmbient | None = None,
+    store: ObjectStore | None = None,
+    limits: Limits = Limits(),  # noqa: B008 - frozen
+    durable: bool = False,
     **settings: Any,
 ) -> Iterator[Live]:
     """Serve a node on a data directory until the block ends."""
     ambient = ambient or ManualAmbient()
-    node = Node.open(directory, ambient=ambient, embedder=embedder, language_model=language_model)
+    node = Node.open(
+        directory,
+        ambient=ambient,
+        store=store,
+        limits=limits,
+        durable=durable,
+        embedder=embedder,
+        language_model=language_model,
+    )
     asked = frozenset() if toolsets is None else frozenset({toolsets})
     app = http_app(node, Settings(data_dir=directory, toolsets=asked, **settings))
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)

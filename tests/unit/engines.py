@@ -5,16 +5,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from memoturn_schemas.errors import InvalidRequest
-from memoturn_storage.ambient import ManualAmbient, SystemAmbient
-from memoturn_storage.engine import Engine
+from memoturn_storage.ambient import Ambient, ManualAmbient, SystemAmbient
+from memoturn_storage.engine import Engine, Limits
 from memoturn_storage.handle import Snapshot, Transaction
+from memoturn_storage.leases.file import FileLeases
+from memoturn_storage.local import LocalFiles
+from memoturn_storage.manifest import BranchRef
+from memoturn_storage.objects.file import FileStore
+from memoturn_storage.objects.store import ObjectStore
 from memoturn_storage.schema import Schema
-from memoturn_storage.worker import Database
 
 ITEMS = Schema(("CREATE TABLE items (id INTEGER PRIMARY KEY, value);",))
 WAIT = 20
@@ -36,8 +41,24 @@ class Hurried(ManualAmbient):
         return super().monotonic()
 
 
-def engine(**options: Any) -> closing[Engine]:
-    return closing(Engine(options.pop("schema", ITEMS), options.pop("ambient", SystemAmbient()), **options))
+def engine(
+    directory: Path,
+    *,
+    schema: Schema = ITEMS,
+    ambient: Ambient | None = None,
+    store: ObjectStore | None = None,
+    **limits: Any,
+) -> closing[Engine]:
+    """An engine whose files, leases and (without `store`) objects lie in `directory`, as those of a node do."""
+    world = ambient or SystemAmbient()
+    databases = directory / "databases"
+    objects = store or FileStore(directory / "objects", world, sync=False)
+    return closing(Engine(schema, world, databases, objects, FileLeases(databases, "this one"), Limits(**limits)))
+
+
+def files(directory: Path, database: BranchRef) -> LocalFiles:
+    """Where that engine has the database's files."""
+    return LocalFiles(directory / "databases", database)
 
 
 def put(value: object) -> Callable[[Transaction], None]:
@@ -61,7 +82,7 @@ def values(snapshot: Snapshot) -> list[Any]:
 
 
 @contextmanager
-def held(running: Engine, database: Database) -> Iterator[None]:
+def held(running: Engine, database: BranchRef) -> Iterator[None]:
     """Keep the thread of `database` busy, so that what is queued meanwhile is there together."""
     entered, released = threading.Event(), threading.Event()
 

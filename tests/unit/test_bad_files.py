@@ -13,9 +13,10 @@ import pytest
 
 from memoturn_core.node import Node
 from memoturn_schemas.errors import Internal, Unavailable
+from memoturn_storage.manifest import BranchRef
+from memoturn_storage.objects.memory import MemoryStore
 from memoturn_storage.schema import Schema
-from memoturn_storage.worker import Database
-from unit.engines import ITEMS, WAIT, engine, inline_and_threaded, put, run, values
+from unit.engines import ITEMS, WAIT, engine, files, inline_and_threaded, put, run, values
 
 
 @contextmanager
@@ -37,9 +38,9 @@ def read_only_directory() -> Iterator[Path]:
 
 @inline_and_threaded
 def test_a_file_that_is_no_database_fails_alone_and_recovers_when_replaced(tmp_path: Path, threads: int) -> None:
-    good, bad = Database("good", tmp_path), Database("bad", tmp_path)
+    good, bad = BranchRef("good"), BranchRef("bad")
     bad.path.write_bytes(b"no database at all, " * 500)
-    with engine(threads=threads) as running:
+    with engine(tmp_path, threads=threads) as running:
         running.write(good, put("fine")).result(WAIT)
         for _ in range(2):
             for future in (running.read(bad, values), running.write(bad, put("lost"))):
@@ -55,13 +56,13 @@ def test_a_file_that_is_no_database_fails_alone_and_recovers_when_replaced(tmp_p
 
 @inline_and_threaded
 def test_a_damaged_database_is_reported_and_others_go_on(tmp_path: Path, threads: int) -> None:
-    good, bad = Database("good", tmp_path), Database("bad", tmp_path)
-    with engine(threads=0) as running:
+    good, bad = BranchRef("good"), BranchRef("bad")
+    with engine(tmp_path, threads=0) as running:
         for number in range(100):
             running.write(bad, put(f"{number} " * 100)).result(WAIT)
     image = bad.path.read_bytes()
     bad.path.write_bytes(image[:2_048] + b"\xff" * (len(image) - 2_048))
-    with engine(threads=threads) as running:
+    with engine(tmp_path, threads=threads) as running:
         with pytest.raises(Internal, match="corrupt"):
             running.read(bad, values).result(WAIT)
         with pytest.raises(Internal, match="corrupt"):
@@ -71,12 +72,12 @@ def test_a_damaged_database_is_reported_and_others_go_on(tmp_path: Path, threads
 
 
 def test_a_file_of_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> None:
-    database = Database("a", tmp_path)
+    database = BranchRef("a")
     newer = Schema((*ITEMS.migrations, "CREATE TABLE future (x);"))
-    with engine(schema=newer, threads=0) as running:
+    with engine(tmp_path, schema=newer, threads=0) as running:
         running.write(database, put(1)).result(WAIT)
     image = database.path.read_bytes()
-    with engine(threads=0) as running:
+    with engine(tmp_path, threads=0) as running:
         for future in (running.read(database, values), running.write(database, put(2))):
             with pytest.raises(Unavailable, match=r"schema version 2, newer than this program's 1; upgrade"):
                 future.result(WAIT)
@@ -84,8 +85,8 @@ def test_a_file_of_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> N
 
 
 def test_a_directory_that_cannot_be_written_is_reported_without_its_path() -> None:
-    with read_only_directory() as directory, engine(threads=1) as running:
-        database = Database("aa/main", directory)
+    with read_only_directory() as directory, engine(tmp_path, threads=1) as running:
+        database = BranchRef("aa")
         assert running.read(database, values).result(WAIT).value == []
         for _ in range(2):
             with pytest.raises(Unavailable) as raised:
@@ -98,10 +99,10 @@ def test_a_directory_that_cannot_be_written_is_reported_without_its_path() -> No
 
 def test_a_place_that_is_a_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file where the directory should be")
-    with engine(threads=0) as running:
+    with engine(tmp_path, threads=0) as running:
         with pytest.raises(Unavailable):
             running.write(Database("main", tmp_path / "taken"), put(1)).result(WAIT)
-        assert running.write(Database("main", tmp_path), put(1)).result(WAIT).txid == 1
+        assert running.write(BranchRef("main"), put(1)).result(WAIT).txid == 1
 
 
 def test_a_node_on_a_directory_that_cannot_be_used_ends_and_leaves_no_threads() -> None:

@@ -15,7 +15,9 @@ from memoturn_storage.ambient import ManualAmbient, SystemAmbient
 from memoturn_storage.catalog import Catalog
 from memoturn_storage.connection import CHECKPOINT_FRAMES
 from memoturn_storage.handle import Transaction
-from memoturn_storage.worker import Database
+from memoturn_storage.manifest import BranchRef
+from memoturn_storage.objects.file import FileStore
+from memoturn_storage.objects.memory import MemoryStore
 from unit.engines import (
     ITEMS,
     RUNAWAY_INSERT,
@@ -23,6 +25,7 @@ from unit.engines import (
     WAIT,
     Hurried,
     engine,
+    files,
     held,
     inline_and_threaded,
     put,
@@ -35,23 +38,23 @@ from unit.engines import (
 
 @inline_and_threaded
 def test_a_runaway_select_ends_and_the_engine_serves_on(tmp_path: Path, threads: int) -> None:
-    database = Database("a", tmp_path)
-    with engine(threads=threads, ambient=Hurried()) as running:
+    database = BranchRef("a")
+    with engine(tmp_path, threads=threads, ambient=Hurried()) as running:
         running.write(database, put(1)).result(WAIT)
         with pytest.raises(RequestTimeout):
             running.read(database, run(RUNAWAY_SELECT), deadline=200).result(WAIT)
         with pytest.raises(RequestTimeout):
             running.write(database, run(RUNAWAY_SELECT), deadline=400).result(WAIT)
         with pytest.raises(RequestTimeout):
-            running.read(Database("unmade", tmp_path), run(RUNAWAY_SELECT), deadline=600).result(WAIT)
+            running.read(BranchRef("unmade"), run(RUNAWAY_SELECT), deadline=600).result(WAIT)
         assert running.write(database, put(2)).result(WAIT).txid == 2
         assert running.read(database, values).result(WAIT).value == [1, 2]
 
 
 @inline_and_threaded
 def test_a_runaway_insert_ends_and_writes_nothing(tmp_path: Path, threads: int) -> None:
-    database = Database("a", tmp_path)
-    with engine(threads=threads, ambient=Hurried()) as running:
+    database = BranchRef("a")
+    with engine(tmp_path, threads=threads, ambient=Hurried()) as running:
         with pytest.raises(RequestTimeout):
             running.write(database, run(RUNAWAY_INSERT), deadline=100).result(WAIT)
         assert running.write(database, put(2)).result(WAIT).txid == 1
@@ -59,10 +62,10 @@ def test_a_runaway_insert_ends_and_writes_nothing(tmp_path: Path, threads: int) 
 
 
 def test_what_waited_past_its_deadline_is_not_run(tmp_path: Path) -> None:
-    database = Database("a", tmp_path)
+    database = BranchRef("a")
     ambient = ManualAmbient()
     ran: list[str] = []
-    with engine(threads=1, ambient=ambient) as running:
+    with engine(tmp_path, threads=1, ambient=ambient) as running:
         with held(running, database):
             late_write = running.write(database, lambda _: ran.append("write"), deadline=5)
             late_read = running.read(database, lambda _: ran.append("read"), deadline=5)
@@ -76,8 +79,8 @@ def test_what_waited_past_its_deadline_is_not_run(tmp_path: Path) -> None:
 
 
 def test_a_full_queue_refuses_at_once_and_what_is_queued_still_lands(tmp_path: Path) -> None:
-    database, neighbour = Database("a", tmp_path), Database("b", tmp_path)
-    with engine(threads=1, queue_depth=4) as running:
+    database, neighbour = BranchRef("a"), BranchRef("b")
+    with engine(tmp_path, threads=1, queue_depth=4) as running:
         with held(running, database):
             queued = [running.write(database, put(number)) for number in range(4)]
             for _ in range(3):
@@ -93,8 +96,8 @@ def test_a_full_queue_refuses_at_once_and_what_is_queued_still_lands(tmp_path: P
 
 
 def test_a_job_that_is_cancelled_while_it_waits_does_not_run(tmp_path: Path) -> None:
-    database = Database("a", tmp_path)
-    with engine(threads=1) as running:
+    database = BranchRef("a")
+    with engine(tmp_path, threads=1) as running:
         with held(running, database):
             first = running.write(database, put("first"))
             cancelled = running.write(database, put("cancelled"))
@@ -107,8 +110,8 @@ def test_a_job_that_is_cancelled_while_it_waits_does_not_run(tmp_path: Path) -> 
 
 
 def test_cancelled_writes_make_room_in_the_queue(tmp_path: Path) -> None:
-    database = Database("a", tmp_path)
-    with engine(threads=1, queue_depth=3) as running:
+    database = BranchRef("a")
+    with engine(tmp_path, threads=1, queue_depth=3) as running:
         with held(running, database):
             given_up = [running.write(database, put("given up")) for _ in range(3)]
             assert all(future.cancel() for future in given_up)
@@ -120,7 +123,7 @@ def test_cancelled_writes_make_room_in_the_queue(tmp_path: Path) -> None:
 
 
 def test_a_write_that_runs_can_no_longer_be_cancelled_and_commits(tmp_path: Path) -> None:
-    database = Database("a", tmp_path)
+    database = BranchRef("a")
     entered, released = threading.Event(), threading.Event()
 
     def slow(transaction: Transaction) -> None:
@@ -128,7 +131,7 @@ def test_a_write_that_runs_can_no_longer_be_cancelled_and_commits(tmp_path: Path
         assert released.wait(WAIT)
         put("kept")(transaction)
 
-    with engine(threads=1) as running:
+    with engine(tmp_path, threads=1) as running:
         future = running.write(database, slow)
         assert entered.wait(WAIT)
         assert not future.cancel()
@@ -138,13 +141,14 @@ def test_a_write_that_runs_can_no_longer_be_cancelled_and_commits(tmp_path: Path
 
 
 def test_a_busy_database_does_not_keep_its_neighbour_waiting(tmp_path: Path) -> None:
-    busy, neighbour = Database("a", tmp_path), Database("b", tmp_path)
+    busy, neighbour = BranchRef("a"), BranchRef("b")
     order: list[str] = []
 
     def noted(name: str) -> Callable[[Transaction], None]:
         return lambda _: order.append(name)
 
-    with engine(threads=1) as running:
+    with engine(tmp_path, threads=1) as running:
+        running.wake(neighbour).result(WAIT)
         with held(running, busy):
             futures = [running.write(busy, noted("busy")) for _ in range(130)]
             futures.append(running.write(neighbour, noted("neighbour")))
@@ -158,12 +162,12 @@ def test_a_busy_database_does_not_keep_its_neighbour_waiting(tmp_path: Path) -> 
 
 def test_a_database_always_has_the_same_thread(tmp_path: Path) -> None:
     threads: dict[str, set[int]] = {}
-    with engine(threads=2) as running:
+    with engine(tmp_path, threads=2) as running:
         futures = []
         for round_ in range(6):
             for number in range(20):
                 seen = threads.setdefault(f"d{number}", set())
-                database = Database(f"d{number}", tmp_path)
+                database = BranchRef(f"d{number}")
                 note = lambda state, seen=seen: seen.add(threading.get_ident())  # noqa: E731
                 futures.append(running.write(database, note) if round_ % 2 else running.read(database, note))
         for future in futures:
@@ -174,8 +178,8 @@ def test_a_database_always_has_the_same_thread(tmp_path: Path) -> None:
 
 
 def test_inline_jobs_run_on_the_calling_thread_and_are_done_when_the_call_returns(tmp_path: Path) -> None:
-    database = Database("a", tmp_path)
-    with engine(threads=0) as running:
+    database = BranchRef("a")
+    with engine(tmp_path, threads=0) as running:
         write = running.write(database, lambda _: threading.get_ident())
         read = running.read(database, lambda _: threading.get_ident())
         assert write.done()
@@ -185,22 +189,22 @@ def test_inline_jobs_run_on_the_calling_thread_and_are_done_when_the_call_return
 
 @pytest.mark.parametrize("threads", [0, 1])
 def test_more_databases_than_may_be_open_lose_nothing(tmp_path: Path, threads: int) -> None:
-    databases = [Database(f"d{number}", tmp_path) for number in range(12)]
-    with engine(threads=threads, hot_cap=1) as running:
+    databases = [BranchRef(f"d{number}") for number in range(12)]
+    with engine(tmp_path, threads=threads, hot_cap=1) as running:
         futures = [running.write(database, put(round_)) for round_ in range(5) for database in databases]
         assert [future.result(WAIT).txid for future in futures[:12]] == [1] * 12
         for database in databases:
             result = running.read(database, values).result(WAIT)
             assert result.value == [0, 1, 2, 3, 4]
-            assert running.stats().open_handles == 1
+            assert running.stats().open_branches == 1
             assert running.write(database, put(5)).result(WAIT).txid == result.txid + 1
-    with engine(threads=threads, hot_cap=1) as again:
+    with engine(tmp_path, threads=threads, hot_cap=1) as again:
         assert all(again.read(each, values).result(WAIT).value == [0, 1, 2, 3, 4, 5] for each in databases)
 
 
 def test_closing_finishes_what_is_queued_and_refuses_what_comes_later(tmp_path: Path) -> None:
-    database = Database("a", tmp_path)
-    with engine(threads=1) as running:
+    database = BranchRef("a")
+    with engine(tmp_path, threads=1) as running:
         with held(running, database):
             futures = [running.write(database, put(number)) for number in range(200)]
             closer = threading.Thread(target=running.close)
@@ -216,14 +220,14 @@ def test_closing_finishes_what_is_queued_and_refuses_what_comes_later(tmp_path: 
         for submit in (running.write, running.read):
             with pytest.raises(Unavailable, match="shutting down"):
                 submit(database, lambda _: None)
-    assert not (tmp_path / "a.db-wal").exists()
-    with engine(threads=0) as again:
+    assert not files(tmp_path, database).wal.exists(), "closing shipped everything, so the log is folded"
+    with engine(tmp_path, threads=0) as again:
         assert again.read(database, values).result(WAIT).value == list(range(200))
 
 
 def test_a_closed_inline_engine_refuses_jobs(tmp_path: Path) -> None:
-    database = Database("a", tmp_path)
-    with engine(threads=0) as running:
+    database = BranchRef("a")
+    with engine(tmp_path, threads=0) as running:
         running.write(database, put(1)).result(WAIT)
         running.close()
         with pytest.raises(Unavailable, match="shutting down"):
@@ -234,10 +238,10 @@ def test_a_closed_inline_engine_refuses_jobs(tmp_path: Path) -> None:
 
 
 def test_the_log_is_folded_into_the_file_once_it_is_long_and_not_before(tmp_path: Path) -> None:
-    database = Database("a", tmp_path)
-    file, log = tmp_path / "a.db", tmp_path / "a.db-wal"
+    database = BranchRef("a")
+    file, log = files(tmp_path, database).database, files(tmp_path, database).wal
     one_and_a_half = b"x" * (CHECKPOINT_FRAMES * 1_024 * 3 // 2)
-    with engine(threads=0) as running:
+    with engine(tmp_path, threads=0) as running:
         for number in range(50):
             running.write(database, put(number)).result(WAIT)
         assert file.stat().st_size == len(ITEMS.template)
@@ -282,7 +286,7 @@ def folded_elsewhere(file: Path) -> Iterator[None]:
 
 
 def test_a_fold_that_another_process_is_at_does_not_fail_the_reads_of_the_turn(tmp_path: Path) -> None:
-    database = Database("a", tmp_path)
+    database = BranchRef("a")
     entered, released = threading.Event(), threading.Event()
 
     def long(transaction: Transaction) -> None:
@@ -290,14 +294,14 @@ def test_a_fold_that_another_process_is_at_does_not_fail_the_reads_of_the_turn(t
         entered.set()
         assert released.wait(WAIT)
 
-    with engine(threads=1) as running:
+    with engine(tmp_path, threads=1) as running:
         running.write(database, put("first")).result(WAIT)
         with held(running, database):
             write = running.write(database, long)
             read = running.read(database, run("SELECT count(*) FROM items"))
         assert entered.wait(WAIT)
         try:
-            with folded_elsewhere(database.path):
+            with folded_elsewhere(files(tmp_path, database).database):
                 released.set()
                 assert write.result(WAIT).txid == 2
                 assert read.result(WAIT).value == [(2,)]
@@ -306,7 +310,8 @@ def test_a_fold_that_another_process_is_at_does_not_fail_the_reads_of_the_turn(t
 
 
 def test_a_fold_that_another_process_is_at_does_not_fail_a_creation_in_the_catalogue(tmp_path: Path) -> None:
-    with closing(Catalog(tmp_path, SystemAmbient())) as catalog:
+    world = SystemAmbient()
+    with closing(Catalog(tmp_path, MemoryStore(world), world)) as catalog:
         catalog.prepare()
         writer = apsw.Connection(str(tmp_path / "catalog.db"))
         writer.execute("PRAGMA wal_autocheckpoint = 0")

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from memoturn_schemas.errors import InvalidRequest, MemoturnError, RequestTimeout, Unavailable
+from memoturn_storage.ambient import SystemAmbient
 from memoturn_storage.handle import Transaction
-from memoturn_storage.worker import Database
-from unit.engines import RUNAWAY_INSERT, WAIT, Hurried, engine, held, inline_and_threaded, put, refuse, run, values
+from memoturn_storage.manifest import BranchRef
+from memoturn_storage.objects.memory import MemoryStore
+from unit.engines import RUNAWAY_INSERT, WAIT, Hurried, engine, files, held, inline_and_threaded, put, refuse, run, values
 
 
 @contextmanager
@@ -30,8 +32,8 @@ def file_size_limit(size: int) -> Iterator[None]:
 
 
 def test_writes_that_wait_together_commit_in_groups_of_64(tmp_path: Path) -> None:
-    database = Database("a", tmp_path)
-    with engine(threads=1) as running:
+    database = BranchRef("a")
+    with engine(tmp_path, threads=1) as running:
         with held(running, database):
             futures = [running.write(database, put(number)) for number in range(200)]
         assert [future.result(WAIT).txid for future in futures] == [1 + number // 64 for number in range(200)]
@@ -39,8 +41,8 @@ def test_writes_that_wait_together_commit_in_groups_of_64(tmp_path: Path) -> Non
 
 
 def test_a_failing_participant_rolls_back_alone_with_its_own_error(tmp_path: Path) -> None:
-    database = Database("a", tmp_path)
-    with engine(threads=1) as running:
+    database = BranchRef("a")
+    with engine(tmp_path, threads=1) as running:
         with held(running, database):
             before = running.write(database, put("before"))
             failing = running.write(database, refuse)
@@ -56,8 +58,8 @@ def test_a_failing_participant_rolls_back_alone_with_its_own_error(tmp_path: Pat
 
 
 def test_a_group_of_nothing_but_failures_commits_nothing(tmp_path: Path) -> None:
-    database = Database("a", tmp_path)
-    with engine(threads=1) as running:
+    database = BranchRef("a")
+    with engine(tmp_path, threads=1) as running:
         with held(running, database):
             futures = [running.write(database, refuse) for _ in range(3)]
         assert all(isinstance(future.exception(WAIT), InvalidRequest) for future in futures)
@@ -66,7 +68,7 @@ def test_a_group_of_nothing_but_failures_commits_nothing(tmp_path: Path) -> None
 
 
 def test_an_interrupted_write_makes_the_others_of_its_group_run_again_and_land(tmp_path: Path) -> None:
-    database = Database("a", tmp_path)
+    database = BranchRef("a")
     runs: list[str] = []
 
     def counted(name: str) -> Callable[[Transaction], None]:
@@ -76,7 +78,7 @@ def test_an_interrupted_write_makes_the_others_of_its_group_run_again_and_land(t
 
         return work
 
-    with engine(threads=1, ambient=Hurried()) as running:
+    with engine(tmp_path, threads=1, ambient=Hurried()) as running:
         with held(running, database):
             before = running.write(database, counted("before"))
             runaway = running.write(database, run(RUNAWAY_INSERT), deadline=30)
@@ -89,8 +91,8 @@ def test_an_interrupted_write_makes_the_others_of_its_group_run_again_and_land(t
 
 
 def test_several_interrupted_writes_in_one_group_leave_the_rest_whole(tmp_path: Path) -> None:
-    database = Database("a", tmp_path)
-    with engine(threads=1, ambient=Hurried()) as running:
+    database = BranchRef("a")
+    with engine(tmp_path, threads=1, ambient=Hurried()) as running:
         with held(running, database):
             futures = [
                 running.write(database, run(RUNAWAY_INSERT), deadline=30 + 60 * number)
@@ -107,8 +109,8 @@ def test_several_interrupted_writes_in_one_group_leave_the_rest_whole(tmp_path: 
 
 @inline_and_threaded
 def test_a_write_that_meets_a_full_database_fails_and_the_next_one_lands(tmp_path: Path, threads: int) -> None:
-    database = Database("a", tmp_path)
-    with engine(threads=threads) as running:
+    database = BranchRef("a")
+    with engine(tmp_path, threads=threads) as running:
         running.write(database, put("first")).result(WAIT)
         running.write(database, run("PRAGMA max_page_count = 12")).result(WAIT)
         with pytest.raises(Unavailable, match="full"):
@@ -118,8 +120,8 @@ def test_a_write_that_meets_a_full_database_fails_and_the_next_one_lands(tmp_pat
 
 
 def test_a_participant_for_which_there_is_no_space_does_not_take_its_group_along(tmp_path: Path) -> None:
-    database = Database("a", tmp_path)
-    with engine(threads=1) as running:
+    database = BranchRef("a")
+    with engine(tmp_path, threads=1) as running:
         running.write(database, run("PRAGMA max_page_count = 12")).result(WAIT)
         with held(running, database):
             before = running.write(database, put("before"))
@@ -131,10 +133,10 @@ def test_a_participant_for_which_there_is_no_space_does_not_take_its_group_along
 
 
 def test_a_commit_that_the_disk_refuses_fails_the_whole_group_and_the_next_one_lands(tmp_path: Path) -> None:
-    database = Database("a", tmp_path)
-    with engine(threads=1) as running:
+    database = BranchRef("a")
+    with engine(tmp_path, threads=1) as running:
         running.write(database, put("first")).result(WAIT)
-        with file_size_limit((tmp_path / "a.db-wal").stat().st_size):
+        with file_size_limit(files(tmp_path, database).wal.stat().st_size):
             with held(running, database):
                 futures = [running.write(database, put(f"lost {number}")) for number in range(3)]
             for future in futures:
@@ -144,7 +146,7 @@ def test_a_commit_that_the_disk_refuses_fails_the_whole_group_and_the_next_one_l
             assert (seen.value, seen.txid) == (["first"], 1)
         assert running.write(database, put("second")).result(WAIT).txid == 2
         assert running.read(database, values).result(WAIT).value == ["first", "second"]
-    with engine(threads=0) as again:
+    with engine(tmp_path, threads=0) as again:
         assert again.read(database, values).result(WAIT).value == ["first", "second"]
 
 
@@ -153,8 +155,8 @@ def test_a_commit_that_the_disk_refuses_fails_the_whole_group_and_the_next_one_l
 
 @inline_and_threaded
 def test_only_writes_that_change_something_move_the_txid(tmp_path: Path, threads: int) -> None:
-    database = Database("a", tmp_path)
-    with engine(threads=threads) as running:
+    database = BranchRef("a")
+    with engine(tmp_path, threads=threads) as running:
         assert running.write(database, lambda _: "nothing").result(WAIT).txid == 0
         assert running.write(database, put(1)).result(WAIT).txid == 1
         for unchanging in (
@@ -169,8 +171,8 @@ def test_only_writes_that_change_something_move_the_txid(tmp_path: Path, threads
 
 
 def test_a_write_that_only_changes_the_schema_is_kept(tmp_path: Path) -> None:
-    database = Database("a", tmp_path)
-    with engine(threads=0) as running:
+    database = BranchRef("a")
+    with engine(tmp_path, threads=0) as running:
         running.write(database, put(1)).result(WAIT)
         created = running.write(database, run("CREATE TABLE notes (text)")).result(WAIT)
         tables = running.read(database, run("SELECT name FROM sqlite_master WHERE name = 'notes'")).result(WAIT)
@@ -180,8 +182,8 @@ def test_a_write_that_only_changes_the_schema_is_kept(tmp_path: Path) -> None:
 
 @inline_and_threaded
 def test_a_read_that_writes_leaves_nothing_behind(tmp_path: Path, threads: int) -> None:
-    database = Database("a", tmp_path)
-    with engine(threads=threads) as running:
+    database = BranchRef("a")
+    with engine(tmp_path, threads=threads) as running:
         running.write(database, put(1)).result(WAIT)
         running.read(database, run("INSERT INTO items (value) VALUES (2)")).result(WAIT)
         result = running.read(database, values).result(WAIT)
@@ -190,8 +192,8 @@ def test_a_read_that_writes_leaves_nothing_behind(tmp_path: Path, threads: int) 
 
 @inline_and_threaded
 def test_a_read_after_a_write_sees_it(tmp_path: Path, threads: int) -> None:
-    database = Database("a", tmp_path)
-    with engine(threads=threads) as running:
+    database = BranchRef("a")
+    with engine(tmp_path, threads=threads) as running:
         pairs = [(running.write(database, put(number)), running.read(database, values), number) for number in range(40)]
         for write, read, number in pairs:
             assert number in read.result(WAIT).value
@@ -200,14 +202,16 @@ def test_a_read_after_a_write_sees_it(tmp_path: Path, threads: int) -> None:
 
 @inline_and_threaded
 def test_a_database_that_nobody_wrote_to_reads_as_empty_and_stays_unmade(tmp_path: Path, threads: int) -> None:
-    database = Database("aa/bb/main", tmp_path)
-    with engine(threads=threads) as running:
+    database = BranchRef("aa")
+    store = MemoryStore(SystemAmbient())
+    with engine(tmp_path, store=store, threads=threads) as running:
         for _ in range(2):
             result = running.read(database, values).result(WAIT)
             assert (result.value, result.txid) == ([], 0)
         with pytest.raises(MemoturnError):
             running.read(database, run("SELECT * FROM no_such_table")).result(WAIT)
-        assert list(tmp_path.iterdir()) == []
-        assert running.stats().open_handles == 0
+        assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == ["lease"]
+        assert list(store.list("v1/")) == []
+        assert running.stats().unshipped_transactions == 0
         assert running.write(database, put(1)).result(WAIT).txid == 1
         assert running.read(database, values).result(WAIT).value == [1]

@@ -19,8 +19,8 @@ from memoturn_storage.ambient import SystemAmbient
 from memoturn_storage.connection import PAGE_SIZE, open_database
 from memoturn_storage.engine import Engine
 from memoturn_storage.handle import Snapshot, Transaction
+from memoturn_storage.manifest import BranchRef
 from memoturn_storage.schema import APPLICATION_ID, Schema
-from memoturn_storage.worker import Database
 
 V1 = Schema(("CREATE TABLE items (id INTEGER PRIMARY KEY, value);",))
 V2 = Schema(
@@ -38,7 +38,6 @@ from pathlib import Path
 from memoturn_storage.ambient import SystemAmbient
 from memoturn_storage.engine import Engine
 from memoturn_storage.schema import Schema
-from memoturn_storage.worker import Database
 
 schema = Schema(("CREATE TABLE items (id INTEGER PRIMARY KEY, value);",))
 engine = Engine(schema, SystemAmbient(), threads=0)
@@ -84,8 +83,8 @@ def version(path: Path) -> int:
 
 
 def v1_file(directory: Path, *written: object) -> Database:
-    database = Database("a", directory)
-    with inline(V1) as engine:
+    database = BranchRef("a")
+    with inline(V1, tmp_path) as engine:
         for value in written:
             engine.write(database, put(value)).result()
     return database
@@ -97,7 +96,7 @@ def v1_file(directory: Path, *written: object) -> Database:
 def test_an_older_file_is_read_in_the_newer_schema_without_being_written(tmp_path: Path) -> None:
     database = v1_file(tmp_path, "one", "two")
     image = database.path.read_bytes()
-    with inline(V3) as engine:
+    with inline(V3, tmp_path) as engine:
         for _ in range(2):
             result = engine.read(database, run("SELECT value, kind FROM items")).result()
             assert (result.value, result.txid) == ([("one", "old"), ("two", "old")], 2)
@@ -110,8 +109,8 @@ def test_an_older_file_is_read_in_the_newer_schema_without_being_written(tmp_pat
 
 
 def test_what_an_older_file_still_has_in_its_log_is_read_too(tmp_path: Path) -> None:
-    database = Database("a", tmp_path)
-    with inline(V1) as older, inline(V2) as newer:
+    database = BranchRef("a")
+    with inline(V1, tmp_path) as older, inline(V2, tmp_path) as newer:
         older.write(database, put("one")).result()
         log = (tmp_path / "a.db-wal").read_bytes()
         assert len(log) > 0
@@ -124,7 +123,7 @@ def test_what_an_older_file_still_has_in_its_log_is_read_too(tmp_path: Path) -> 
 
 def test_the_first_write_migrates_inside_its_transaction(tmp_path: Path) -> None:
     database = v1_file(tmp_path, "one")
-    with inline(V3) as engine:
+    with inline(V3, tmp_path) as engine:
         assert engine.read(database, run("SELECT kind FROM items")).result().value == [("old",)]
         written = engine.write(database, run("INSERT INTO items (value, kind) VALUES ('two', 'new')")).result()
         assert written.txid == 2
@@ -142,13 +141,13 @@ def test_a_first_write_that_fails_leaves_the_old_version(tmp_path: Path) -> None
         transaction.connection.execute("INSERT INTO items (value, kind) VALUES ('two', 'new')")
         raise InvalidRequest("refused")
 
-    with inline(V2) as engine:
+    with inline(V2, tmp_path) as engine:
         with pytest.raises(InvalidRequest, match="refused"):
             engine.write(database, refuse).result()
         assert engine.write(database, run("DELETE FROM items WHERE id = 99")).result().txid == 1
         assert engine.read(database, run("SELECT value, kind FROM items")).result().value == [("one", "old")]
     assert database.path.read_bytes() == image
-    with inline(V1) as older:
+    with inline(V1, tmp_path) as older:
         assert older.read(database, run("SELECT * FROM items")).result().value == [(1, "one")]
 
 
@@ -156,7 +155,7 @@ def test_a_migration_that_fails_changes_nothing_and_is_told_as_a_fault_of_ours(t
     database = v1_file(tmp_path, "one")
     image = database.path.read_bytes()
     broken = Schema((*V1.migrations, "CREATE TABLE half (x); INSERT INTO no_such_table VALUES (1);"))
-    with inline(broken) as engine:
+    with inline(broken, tmp_path) as engine:
         for future in (engine.read(database, run("SELECT * FROM items")), engine.write(database, put("two"))):
             with pytest.raises(Internal):
                 future.result()
@@ -164,9 +163,9 @@ def test_a_migration_that_fails_changes_nothing_and_is_told_as_a_fault_of_ours(t
 
 
 def test_a_file_that_a_rewind_made_old_again_is_read_and_migrated_again(tmp_path: Path) -> None:
-    database, other = v1_file(tmp_path, "one"), Database("other", tmp_path)
+    database, other = v1_file(tmp_path, "one"), BranchRef("other")
     old_image = database.path.read_bytes()
-    with inline(V2, hot_cap=1) as engine:
+    with inline(V2, tmp_path, hot_cap=1) as engine:
         for kind in ("first time", "second time"):
             assert engine.read(database, run("SELECT value, kind FROM items")).result().value == [("one", "old")]
             engine.write(database, run(f"INSERT INTO items (value, kind) VALUES ('two', '{kind}')")).result()
@@ -182,7 +181,7 @@ def test_a_file_that_a_rewind_made_old_again_is_read_and_migrated_again(tmp_path
 
 def test_a_newer_program_migrates_under_an_older_one_which_then_refuses(tmp_path: Path) -> None:
     database = v1_file(tmp_path, "one")
-    with inline(V1) as older, inline(V2) as newer:
+    with inline(V1, tmp_path) as older, inline(V2, tmp_path) as newer:
         assert older.read(database, run("SELECT value FROM items")).result().value == [("one",)]
         newer.write(database, put("two")).result()
         for future in (older.read(database, run("SELECT value FROM items")), older.write(database, put("three"))):
@@ -245,8 +244,8 @@ def test_processes_that_race_to_make_a_file_all_write_into_the_same_one(tmp_path
     for racer in racers:
         _, complaint = racer.communicate(timeout=WAIT)
         assert (racer.returncode, complaint) == (0, "")
-    with inline(V1) as engine:
-        result = engine.read(Database("aa/main", tmp_path), run("SELECT value FROM items ORDER BY value")).result()
+    with inline(V1, tmp_path) as engine:
+        result = engine.read(BranchRef("aa"), run("SELECT value FROM items ORDER BY value")).result()
     assert (result.value, result.txid) == ([("0",), ("1",), ("2",), ("3",)], 4)
     assert [entry.name for entry in (tmp_path / "aa").iterdir()] == ["main.db"]
 
@@ -277,7 +276,7 @@ def test_a_new_file_says_what_it_is_and_is_in_wal_mode_with_small_pages(tmp_path
 
 def test_a_migrated_file_has_the_same_objects_as_a_new_one(tmp_path: Path) -> None:
     database = v1_file(tmp_path, "one")
-    with inline(V3) as engine:
+    with inline(V3, tmp_path) as engine:
         engine.write(database, put("two")).result()
     V3.create(tmp_path / "new.db", SystemAmbient())
     assert look(database.path, objects) == look(tmp_path / "new.db", objects)
@@ -287,7 +286,7 @@ def test_a_migrated_file_has_the_same_objects_as_a_new_one(tmp_path: Path) -> No
 def test_a_file_without_a_transaction_id_is_refused_as_not_ours(tmp_path: Path) -> None:
     database = v1_file(tmp_path, "one")
     look(database.path, lambda connection: connection.execute("DELETE FROM __memoturn_txid"))
-    with inline(V1) as engine:
+    with inline(V1, tmp_path) as engine:
         for future in (engine.read(database, run("SELECT 1")), engine.write(database, put("two"))):
             with pytest.raises(Internal, match="not made by Memoturn"):
                 future.result()

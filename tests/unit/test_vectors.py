@@ -20,7 +20,7 @@ from memoturn_schemas.errors import InvalidRequest
 from memoturn_storage.ambient import Ambient, ManualAmbient, SystemAmbient
 from memoturn_storage.engine import Engine
 from memoturn_storage.handle import Snapshot, Transaction
-from memoturn_storage.worker import Database
+from memoturn_storage.manifest import BranchRef
 
 BOUNDED = settings(max_examples=150, deadline=None)
 WAIT = 20
@@ -210,7 +210,7 @@ def engines(count: int = 1, *, threads: int = 0, ambient: Ambient | None = None)
 
 
 @contextmanager
-def held(engine: Engine, database: Database) -> Iterator[None]:
+def held(engine: Engine, database: BranchRef) -> Iterator[None]:
     """Keep the engine's thread busy, so that what is queued meanwhile is one group."""
     entered, released = threading.Event(), threading.Event()
 
@@ -226,7 +226,7 @@ def held(engine: Engine, database: Database) -> Iterator[None]:
         released.set()
 
 
-def seen(engine: Engine, database: Database, kind: type[VectorIndex], query: Sequence[float]) -> list[Any]:
+def seen(engine: Engine, database: BranchRef, kind: type[VectorIndex], query: Sequence[float]) -> list[Any]:
     def search(snapshot: Snapshot) -> list[Any]:
         index = kind.of(snapshot)
         assert kind.of(snapshot) is index
@@ -235,7 +235,7 @@ def seen(engine: Engine, database: Database, kind: type[VectorIndex], query: Seq
     return engine.read(database, search).result(WAIT).value
 
 
-def assert_in_step(engine: Engine, database: Database, rows: Rows, query: Sequence[float]) -> None:
+def assert_in_step(engine: Engine, database: BranchRef, rows: Rows, query: Sequence[float]) -> None:
     with closing(Engine(SCHEMA, SystemAmbient(), threads=0)) as fresh:
         for kind in (MemoryVectors, TurnVectors):
             count, *found = seen(engine, database, kind, query)
@@ -252,7 +252,7 @@ def test_after_every_write_and_every_rollback_the_cached_index_is_that_of_the_fi
 ) -> None:
     rows: Rows = {}
     with tempfile.TemporaryDirectory() as directory, engines() as (engine,):
-        database = Database("a", Path(directory))
+        database = BranchRef("a")
         for outcome, changed in scenario:
             future = engine.write(database, work(outcome, changed))
             if outcome == "ok":
@@ -270,7 +270,7 @@ def test_participants_of_a_group_change_the_cached_index_only_where_they_land(
 ) -> None:
     rows: Rows = {}
     with tempfile.TemporaryDirectory() as directory, engines(threads=1) as (engine,):
-        database = Database("a", Path(directory))
+        database = BranchRef("a")
         for group in groups:
             with held(engine, database):
                 futures = [engine.write(database, work(outcome, changed)) for outcome, changed in group]
@@ -288,7 +288,7 @@ def test_what_another_connection_writes_is_noticed(
 ) -> None:
     rows: Rows = {}
     with tempfile.TemporaryDirectory() as directory, engines(2) as both:
-        database = Database("a", Path(directory))
+        database = BranchRef("a")
         for writer, read_in_between, (outcome, changed) in scenario:
             both[writer].write(database, work(outcome, changed)).exception(WAIT)
             if outcome == "ok":
@@ -300,7 +300,7 @@ def test_what_another_connection_writes_is_noticed(
 
 
 def test_an_interrupted_write_in_the_group_leaves_the_cached_index_right(tmp_path: Path) -> None:
-    database = Database("a", tmp_path)
+    database = BranchRef("a")
     runaway = (
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
         " INSERT INTO __memoturn_turn_vectors SELECT 1000 + i, 'x' FROM n"
