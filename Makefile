@@ -4,7 +4,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: run test check schemas demos bench clean
+SEEDS ?= 10000
+
+.PHONY: run test check schemas demos bench simulate interop clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -32,7 +34,14 @@ demos: $(STAMP)  ## run every example; each asserts its own outcome
 
 bench: $(STAMP)  ## every row beside its bound, measured in the same run
 	$(BIN)/python -m benchmarks.engine
+	$(BIN)/python -m benchmarks.storage
 	$(BIN)/python -m benchmarks.surfaces
+
+simulate: $(STAMP)  ## the storage on a virtual clock with seeded faults: make simulate SEEDS=100000
+	PYTHONPATH=tests $(BIN)/python -m simulation --seeds $(SEEDS)
+
+interop: $(STAMP)  ## against the reference reader of LTX files and a real MinIO; needs a Go toolchain
+	MEMOTURN_INTEROP=1 $(BIN)/python -m pytest tests/interop
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -119,6 +119,9 @@ class Collector:
         """Write the marks of this pass; False where another pass, or our own lost answer, was first."""
         if since == marks.since:
             return True
+        if not since:
+            self._store.delete(marks.key)  # at worst with marks of a racing pass, which are made again
+            return True
         data = orjson.dumps(since, option=orjson.OPT_SORT_KEYS)
         try:
             if marks.version is None:

@@ -26,7 +26,7 @@ import apsw
 
 from memoturn_schemas.errors import Internal, Unavailable
 from memoturn_storage.ambient import Ambient
-from memoturn_storage.connection import CHECKPOINT_FRAMES, open_database
+from memoturn_storage.connection import BUSY_TIMEOUT_MS, CHECKPOINT_FRAMES, open_database
 from memoturn_storage.errors import translate
 from memoturn_storage.schema import Schema
 from memoturn_storage.tail import Tail
@@ -161,7 +161,12 @@ class Handle:
         Raises:
             apsw.BusyError: another program is reading the file.
         """
-        self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        # Whoever reads the file from outside may take long; the log then waits for the next fold, and nobody for it.
+        self._connection.set_busy_timeout(0)
+        try:
+            self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        finally:
+            self._connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         self._frames = 0
         if self._tail is not None:
             self._tail.folded()

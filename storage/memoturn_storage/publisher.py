@@ -170,16 +170,18 @@ class Publisher:
 
     def ship_alone(self, branch: Branch) -> None:
         """`ship`, while no job of the branch runs: also where the log does not join the object store."""
-        if branch.handle is not None:
-            for _ in range(2):
-                try:
-                    if branch.tail.broken:
-                        log.warning("shipping the whole state", database=branch.ref.uuid, branch=branch.ref.branch)
-                        branch.handle.restart_tail()
-                    self.ship(branch)
-                    return
-                except NotInTheLog:
-                    continue
+        if branch.handle is None:
+            return
+        try:
+            self.ship(branch)
+        except NotInTheLog:
+            log.warning("shipping the whole state", database=branch.ref.uuid, branch=branch.ref.branch)
+            try:
+                branch.handle.restart_tail()
+            except Exception as error:
+                branch.tail.fail_waiting(_not_shipped(error))
+                raise
+            self.ship(branch)
 
     def ship(self, branch: Branch) -> None:
         """Put and link everything that is committed; returns when the object store has it.

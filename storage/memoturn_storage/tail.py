@@ -110,6 +110,10 @@ class Tail:
     def note(self, txid: int, end_frame: int, now_ms: int) -> None:
         """A transaction was committed and is in the log up to `end_frame`."""
         with self._lock:
+            if end_frame <= self._end_frame:
+                # The log was begun anew, which takes what was in it: no harm if all of that is shipped.
+                self.broken = self.broken or bool(self._commits)
+                self._start_frame = 0
             # Time in a history never goes back, whatever the clock does.
             self._last_at = max(self._last_at, now_ms)
             self._commits.append(Commit(txid, end_frame, self._last_at))

@@ -108,6 +108,7 @@ class Worker:
         self._waking_now = 0
         self._parked: deque[_Slot] = deque()
         self._closing = False
+        self._failures_before_closing = 0
         self._thread: threading.Thread | None = None
         if not inline:
             self._thread = threading.Thread(target=self._run, name="memoturn-engine", daemon=True)
@@ -233,6 +234,7 @@ class Worker:
     def close(self) -> list[Future[None]]:
         """Finish what is queued; returns the shipping and closing of what is open, which the pool does."""
         with self._wake:
+            self._failures_before_closing = self._publisher.stats.failures
             self._closing = True
             self._wake.notify()
         if self._thread is not None:
@@ -389,7 +391,9 @@ class Worker:
     def _ship_and_sleep(self, branch: Branch) -> None:
         """Ship what can be shipped; what cannot stays in the log and is found when the branch wakes."""
         try:
-            self._publisher.ship_alone(branch)
+            # On the way out one failure is enough: waiting for each in turn could take many minutes.
+            if not self._closing or self._publisher.stats.failures == self._failures_before_closing:
+                self._publisher.ship_alone(branch)
         except Exception as error:  # noqa: BLE001 - the object store is down; nothing is lost
             log.warning("not shipped", database=branch.ref.uuid, branch=branch.ref.branch, error=str(translate(error)))
         self.sleep(branch, discard=branch.fenced)
@@ -414,7 +418,8 @@ class Worker:
 
     def _crowding(self) -> _Slot | None:
         """Who has to sleep before one more wakes, taken from its turns: the least recently used of the idle ones,
-        or else of those who had a turn. None where there is room, or nobody can go now."""
+        or else of those who had a turn. None where there is room, or nobody can go now.
+        """
         free = [slot for slot in self._open if not slot.taken and (slot.served or not slot.has_work)]
         if not self._full or not free:
             return None

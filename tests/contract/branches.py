@@ -16,7 +16,7 @@ from memoturn_storage.connection import open_memory
 from memoturn_storage.handle import Transaction
 from memoturn_storage.manifest import BranchRef, Manifest
 from memoturn_storage.objects.memory import MemoryStore
-from memoturn_storage.objects.store import ObjectMissing, StoreUnavailable
+from memoturn_storage.objects.store import ObjectMissing
 from memoturn_storage.restore import Restorer
 
 WAIT = 20
@@ -24,31 +24,48 @@ WAIT = 20
 
 
 class KeptStore(MemoryStore):
-    """Objects that outlive the nodes that close it; writes can be waited for, and made to fail."""
+    """Objects that outlive the nodes that close it, and whose writes can be waited for."""
 
     def __init__(self, ambient: Ambient) -> None:
         super().__init__(ambient)
-        self.changed = threading.Condition()
-        self.down = False
+        self._changed = threading.Condition()
 
     def close(self) -> None:
         """Stay as it is."""
 
+    def put(self, key: str, data: bytes) -> None:
+        super().put(key, data)
+        self._tell()
+
+    def put_if_absent(self, key: str, data: bytes) -> str:
+        version = super().put_if_absent(key, data)
+        self._tell()
+        return version
+
+    def put_if_match(self, key: str, data: bytes, version: str) -> str:
+        version = super().put_if_match(key, data, version)
+        self._tell()
+        return version
+
+    def _tell(self) -> None:
+        with self._changed:
+            self._changed.notify_all()
+
     def wait_until(self, holds: Callable[[], bool]) -> None:
         """Wait for a write after which `holds`."""
-        with self.changed:
-            assert self.changed.wait_for(holds, WAIT)
+        with self._changed:
+            assert self._changed.wait_for(holds, WAIT)
 
-    def keys(self, prefix: str = "") -> set[str]:
+    def names(self, prefix: str = "v1/") -> set[str]:
         return {info.key for info in self.list(prefix)}
 
-    def _write(self, key: str, data: bytes) -> str:
-        if self.down:
-            raise StoreUnavailable(f"the store does not take {key}")
-        version = super()._write(key, data)
-        with self.changed:
-            self.changed.notify_all()
-        return version
+    def copy(self) -> KeptStore:
+        """What is there now, as another store."""
+        other = KeptStore(self._ambient)
+        with self._lock:
+            other._kept = dict(self._kept)
+            other._writes = self._writes
+        return other
 
 
 class OnBranch:

@@ -21,7 +21,7 @@ from memoturn_storage.handle import Result, Snapshot
 from memoturn_storage.leases.lease import OwnedElsewhere
 from memoturn_storage.local import LocalFiles
 from memoturn_storage.manifest import MAIN, BranchRef
-from simulation.model import NOTHING, Intent, Truth, Violation, require, rows
+from simulation.model import NOTHING, Intent, Line, Truth, Violation, require, rows
 from simulation.processes import IDLE, Change, Process
 from simulation.world import Session, World
 
@@ -139,18 +139,22 @@ def _acknowledged(
     world: World, process: Process, ref: BranchRef, txid: int, durable: bool, by: Session
 ) -> None:
     """A client is told that a state is committed, or that the store has it; at this moment that must be so."""
-    line, truth = process.disk.lines[ref], world.model.truth(ref)
+    line = process.disk.lines[ref]
     state = line.states.get(txid)
     by.seen[ref] = state or NOTHING
     if txid > line.head.txid or (state is None and txid > 0):
         world.broken.append(Violation(f"transaction {txid} of {ref.branch} was acknowledged and is not committed"))
-    elif durable and txid > 0 and (truth is None or not _has(truth, txid, state)):
+    elif durable and txid > 0 and not _in_store(world, ref, txid, line):
         world.broken.append(Violation(f"transaction {txid} of {ref.branch} was acknowledged and is not in the store"))
 
 
-def _has(truth: Truth, txid: int, state: object) -> bool:
-    # A state that another program's change has overtaken is restorable no more, but what follows it is.
-    return truth.states.get(txid) is state or (txid not in truth.states and truth.head.txid > txid)
+def _in_store(world: World, ref: BranchRef, txid: int, line: Line) -> bool:
+    state, truth = line.states[txid], world.model.truth(ref)
+    if truth is not None and line.base is truth.event:
+        # A state that another program's change has overtaken is restorable no more, but what follows it is.
+        return truth.states.get(txid) is state or (txid not in truth.states and truth.head.txid > txid)
+    # Where others have carried on, who changes nothing hears of a state that once was there.
+    return any(known is not None and known.states.get(txid) is state for known in world.model.truths.get(ref, []))
 
 
 # --- branching -----------------------------------------------------------------------------------

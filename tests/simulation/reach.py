@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from simulation.processes import Process
 
 
+_MANIFEST = "/manifest.json"
+
+
 class Landing:
     """The store itself: tells the model of every write that lands."""
 
@@ -31,17 +34,18 @@ class Landing:
         self._model.object_replaced(key, self._content(key) in (None, data))
         self.store.put(key, data)
 
-    def manifest(self, writer: Process, intent: Intent, key: str, data: bytes, version: str | None) -> str:
+    def put_if(self, writer: Process, intent: Intent, key: str, data: bytes, version: str | None) -> str:
         landed = self.store.put_if_absent(key, data) if version is None else self.store.put_if_match(key, data, version)
-        keys = self.store._kept.keys()
-        self._model.manifest_landed(Manifest.decode(data, key), landed, intent, writer, keys)
+        if key.endswith(_MANIFEST):
+            keys = self.store._kept.keys()
+            self._model.manifest_landed(Manifest.decode(data, key), landed, intent, writer, keys)
         return landed
 
     def delete(self, intent: Intent, key: str) -> None:
         content = self._content(key)
         if content is None:
             return
-        if key.endswith("/manifest.json"):
+        if key.endswith(_MANIFEST):
             self._model.manifest_removed(Manifest.decode(content, key).ref, intent)
         else:
             self._model.object_removed(key)
@@ -84,7 +88,7 @@ class Reach:
 
     def _conditional(self, key: str, data: bytes, version: str | None) -> str:
         landed: list[str] = []
-        write = partial(self._landing.manifest, self._process, self._process.intent, key, data, version)
+        write = partial(self._landing.put_if, self._process, self._process.intent, key, data, version)
         self._effect(key, lambda: landed.append(write()))
         return landed[0]
 

@@ -64,8 +64,8 @@ def run(seed: int, *, show: Callable[[str], None] = lambda line: None) -> list[s
         raise Violation("\n".join([*course.world.trace, f"seed {seed}: {found}"])) from error
     finally:
         signal.alarm(0)
-        structlog.configure(**quiet)
         course.world.close()
+        structlog.configure(**quiet)
         shutil.rmtree(directory, ignore_errors=True)
     return course.world.trace
 

@@ -143,7 +143,9 @@ class Histories:
         last = files[-1]
         entry: Snapshot | Segment
         if current.empty:
-            state = encode(snapshot_file(line.images[first], PAGE_SIZE, Position(first, line.at[first], last.post_apply)))
+            state = encode(
+                snapshot_file(line.images[first], PAGE_SIZE, Position(first, line.at[first], last.post_apply))
+            )
             key = snapshot_key(UUID, first, current.epoch, self.name())
             entry = Snapshot(first, key, len(state), line.at[first], last.post_apply)
             self.store.put(key, state)
@@ -190,9 +192,7 @@ class Histories:
     def fork(self, parent: Manifest, line: Line, name: str, txid: int) -> None:
         """Create a branch from a manifest that was read a while ago, with what its history was then."""
         cut = parent.cut(self.restorer.position(parent, txid))
-        child = replace(
-            cut, branch=name, lineage=self.name(), parent=Parent(parent.branch, txid), checkpoints={}
-        )
+        child = replace(cut, branch=name, lineage=self.name(), parent=Parent(parent.branch, txid), checkpoints={})
         self.manifests.create(child)
         self.lines[name] = line.until(txid)
 

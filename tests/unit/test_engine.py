@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
@@ -13,11 +14,11 @@ import pytest
 from memoturn_schemas.errors import Overloaded, RequestTimeout, Unavailable
 from memoturn_storage.ambient import ManualAmbient, SystemAmbient
 from memoturn_storage.catalog import Catalog
-from memoturn_storage.connection import CHECKPOINT_FRAMES
+from memoturn_storage.connection import BUSY_TIMEOUT_MS, CHECKPOINT_FRAMES
 from memoturn_storage.handle import Transaction
 from memoturn_storage.manifest import BranchRef
-from memoturn_storage.objects.file import FileStore
 from memoturn_storage.objects.memory import MemoryStore
+from memoturn_storage.objects.store import StoredObject
 from unit.engines import (
     ITEMS,
     RUNAWAY_INSERT,
@@ -148,13 +149,44 @@ def test_a_busy_database_does_not_keep_its_neighbour_waiting(tmp_path: Path) -> 
         return lambda _: order.append(name)
 
     with engine(tmp_path, threads=1) as running:
-        running.wake(neighbour).result(WAIT)
-        with held(running, busy):
+        for each in (busy, neighbour):
+            running.wake(each).result(WAIT)
+        with held(running, BranchRef("both wait for")):
             futures = [running.write(busy, noted("busy")) for _ in range(130)]
             futures.append(running.write(neighbour, noted("neighbour")))
         for future in futures:
             future.result(WAIT)
     assert order.index("neighbour") == 64, "it came after one group of the busy one"
+
+
+class SlowStore(MemoryStore):
+    """Answers nothing about one database until it is let."""
+
+    def __init__(self, slow: BranchRef) -> None:
+        super().__init__(SystemAmbient())
+        self._slow = slow
+        self.asked, self.let = threading.Event(), threading.Event()
+
+    def get(self, key: str) -> StoredObject:
+        if key == self._slow.manifest_key:
+            self.asked.set()
+            assert self.let.wait(WAIT)
+        return super().get(key)
+
+
+def test_a_branch_that_waits_for_the_object_store_does_not_keep_its_neighbours_waiting(tmp_path: Path) -> None:
+    slow, neighbour = BranchRef("a"), BranchRef("b")
+    store = SlowStore(slow)
+    with engine(tmp_path, store=store, threads=1) as running:
+        waiting = running.write(slow, put("late"))
+        assert store.asked.wait(WAIT)
+        try:
+            assert running.write(neighbour, put("at once")).result(WAIT).txid == 1
+            assert running.read(neighbour, values).result(WAIT).value == ["at once"]
+            assert not waiting.done()
+        finally:
+            store.let.set()
+        assert waiting.result(WAIT).txid == 1
 
 
 # --- threads and open files ----------------------------------------------------------------------
@@ -202,6 +234,20 @@ def test_more_databases_than_may_be_open_lose_nothing(tmp_path: Path, threads: i
         assert all(again.read(each, values).result(WAIT).value == [0, 1, 2, 3, 4, 5] for each in databases)
 
 
+def test_however_many_wake_at_once_no_more_are_open_than_may_be(tmp_path: Path) -> None:
+    databases = [BranchRef(f"d{number}") for number in range(100)]
+    with engine(tmp_path, store=MemoryStore(SystemAmbient()), threads=1, hot_cap=4) as running:
+
+        def note_open(transaction: Transaction) -> int:
+            put("x")(transaction)
+            return running.stats().open_branches
+
+        futures = [running.write(database, note_open) for _ in range(2) for database in databases]
+        results = [future.result(WAIT) for future in futures]
+        assert max(result.value for result in results) <= 4
+        assert [result.txid for result in results[:100]] == [1] * 100
+
+
 def test_closing_finishes_what_is_queued_and_refuses_what_comes_later(tmp_path: Path) -> None:
     database = BranchRef("a")
     with engine(tmp_path, threads=1) as running:
@@ -245,12 +291,10 @@ def test_the_log_is_folded_into_the_file_once_it_is_long_and_not_before(tmp_path
         for number in range(50):
             running.write(database, put(number)).result(WAIT)
         assert file.stat().st_size == len(ITEMS.template)
-        running.write(database, put(one_and_a_half)).result(WAIT)
-        assert file.stat().st_size > len(one_and_a_half)
-        length = log.stat().st_size
-        for _ in range(4):
+        for count in range(1, 6):
             running.write(database, put(one_and_a_half)).result(WAIT)
-        assert log.stat().st_size < 2 * length, "the log starts over each time"
+            assert file.stat().st_size > count * len(one_and_a_half)
+            assert log.stat().st_size == 0, "all of it is shipped and in the file"
         assert running.read(database, run("SELECT count(*) FROM items")).result(WAIT).value == [(55,)]
 
 
@@ -307,6 +351,22 @@ def test_a_fold_that_another_process_is_at_does_not_fail_the_reads_of_the_turn(t
                 assert read.result(WAIT).value == [(2,)]
         finally:
             released.set()
+
+
+def test_whoever_reads_the_file_from_outside_holds_up_no_write_and_the_log_is_folded_afterwards(tmp_path: Path) -> None:
+    database = BranchRef("a")
+    with engine(tmp_path, threads=0) as running:
+        running.write(database, put("first")).result(WAIT)
+        with closing(apsw.Connection(str(files(tmp_path, database).database))) as reader:
+            reader.execute("BEGIN; SELECT count(*) FROM items").fetchall()
+            began = time.monotonic()
+            running.write(database, put(b"x" * (CHECKPOINT_FRAMES * 1_024 * 3 // 2))).result(WAIT)
+            running.write(database, put("third")).result(WAIT)
+            assert time.monotonic() - began < BUSY_TIMEOUT_MS / 1_000, "nobody waited for the reader"
+            assert reader.execute("SELECT count(*) FROM items").get == 1
+        assert files(tmp_path, database).wal.stat().st_size > 0
+        running.write(database, put("fourth")).result(WAIT)
+        assert files(tmp_path, database).wal.stat().st_size == 0
 
 
 def test_a_fold_that_another_process_is_at_does_not_fail_a_creation_in_the_catalogue(tmp_path: Path) -> None:

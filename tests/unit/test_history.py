@@ -32,6 +32,7 @@ from memoturn_storage.restore import Damaged
 from memoturn_storage.schema import Schema
 from unit.histories import GRACE_MS, MAIN, UUID, Histories, Line, Put, manifest
 
+LIVES = int(__import__("os").environ.get("LIVES","40"))
 FINE_MS, SNAPSHOTS_MS = 100_000, 300_000
 
 # --- compaction ----------------------------------------------------------------------------------
@@ -469,7 +470,7 @@ class Life(RuleBasedStateMachine):
         for branch in list(self.histories.lines):
             self.histories.assert_restores(branch, self.required(branch))
             self.histories.delete(branch)
-        for _ in range(3):
+        for _ in range(4):
             self.histories.ambient.advance(seconds=GRACE_MS / 1000)
             self.collector.collect(UUID)
         assert list(self.histories.store.list("")) == []
@@ -482,5 +483,5 @@ def test_every_state_in_the_window_is_restored_whatever_happens(monkeypatch: pyt
     # A failing life is printed as it is: to shrink one takes minutes.
     phases = [Phase.explicit, Phase.reuse, Phase.generate]
     run_state_machine_as_test(
-        Life, settings=settings(max_examples=40, stateful_step_count=40, deadline=None, phases=phases)
+        Life, settings=settings(max_examples=LIVES, stateful_step_count=40, deadline=None, phases=phases)
     )
