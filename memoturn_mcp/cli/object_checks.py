@@ -14,7 +14,7 @@ from urllib.parse import unquote
 from memoturn_mcp.cli.finding import Finding
 from memoturn_mcp.cli.printable import one_line
 from memoturn_mcp.opening import open_objects
-from memoturn_schemas.errors import MemoturnError
+from memoturn_schemas.errors import InvalidRequest, MemoturnError
 from memoturn_storage.ambient import SystemAmbient
 from memoturn_storage.objects.store import ObjectStore, PreconditionFailed
 
@@ -35,7 +35,8 @@ def processes(directory: Path) -> Finding:
         advice = f"stop what uses the data directory and remove {run}, or run everything as one user"
         return Finding(name, "problem", f"{run} must be a directory of this user's, closed to all others", advice)
     listening = sum(_listens(path) for path in run.glob("*.sock"))
-    return Finding(name, "ok", f"{listening} of them on the data directory now")
+    count = f"{listening} use" if listening > 1 else "one uses" if listening else "none uses"
+    return Finding(name, "ok", f"{count} the data directory now")
 
 
 def _listens(path: Path) -> bool:
@@ -65,6 +66,8 @@ def object_store(url: str | None, directory: Path) -> Finding:
             each_ms = (ambient.monotonic() - began_at) / _PROBE_CALLS * 1_000
         finally:
             store.close()
+    except InvalidRequest as error:
+        return Finding(name, "problem", str(error), "set MEMOTURN_OBJECT_STORE right")
     except MemoturnError as error:
         cause = "" if error.__cause__ is None else f" ({one_line(str(error.__cause__))[:_LONGEST_CAUSE]})"
         advice = "see that it runs, that the bucket exists and that the credentials may read, write and delete there"

@@ -276,7 +276,6 @@ def _stored(value: Mapping[str, Any], now: int) -> RenderableType:
         "epoch": value["epoch"],
         "history": "nothing was written yet" if oldest is None else f"transactions {oldest} to {value['head_txid']}",
         "size": size(value["bytes"]),
-        "dropped": f"{value['dropped']} objects wait for the collector" if value["dropped"] else "",
         "checkpoints": "\n".join(f"{name} is transaction {txid}" for name, txid in value["checkpoints"].items()),
     }
     grid = Table.grid(padding=(0, 2))
@@ -285,12 +284,12 @@ def _stored(value: Mapping[str, Any], now: int) -> RenderableType:
             grid.add_row(Text(name, "bold"), plain(text))
     if oldest is None:
         return grid
-    objects = table("holds", "level", "size", "committed", "object below v1/")
+    objects = table("holds", "level", "size", "committed", "object")
     entries = [(entry["txid"], 0, "snapshot", entry) for entry in value["snapshots"]]
     entries += [(entry["max"], 1, entry["level"], entry) for entry in value["segments"]]
     for txid, is_segment, level, entry in sorted(entries, key=lambda row: row[:2]):
         holds = f"{entry['min'] + 1} to {txid}" if is_segment else f"all at {txid}"
-        key = entry["key"].removeprefix("v1/")
+        key = entry["key"].removeprefix(f"v1/{value['uuid']}/")
         objects.add_row(
             plain(holds), plain(level), plain(size(entry["bytes"])), plain(age(entry["at"], now)), plain(key, "dim")
         )

@@ -14,9 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from memoturn_schemas.errors import BranchNotFound, Conflict, InvalidRequest, Unavailable
+from memoturn_schemas.errors import AlreadyExists, BranchNotFound, Conflict, InvalidRequest, Unavailable
 from memoturn_storage.ambient import Ambient
-from memoturn_storage.branch import Branch
+from memoturn_storage.branch import Branch, Fenced
 from memoturn_storage.engine import Engine
 from memoturn_storage.manifest import MAIN, BranchRef, Manifest, Parent
 from memoturn_storage.manifests import Held
@@ -138,7 +138,10 @@ class Branching:
             checkpoints={},
         )
         with branch.lock:
-            branch.held = self._manifests.create(first)
+            try:
+                branch.held = self._manifests.create(first)
+            except AlreadyExists as error:
+                raise Fenced(f"another owner has begun {branch.ref.branch}; try again") from error
             return branch.held
 
     # --- writing ---------------------------------------------------------------------------------

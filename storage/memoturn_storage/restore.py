@@ -13,7 +13,7 @@ from concurrent.futures import Executor
 
 from memoturn_schemas.errors import Conflict, Internal
 from memoturn_storage.formats.ltx import LtxCorrupt, LtxFile, apply_to_image, decode_sequence
-from memoturn_storage.manifest import Manifest, Plan, Position, Segment, Snapshot
+from memoturn_storage.manifest import Manifest, Position, Segment, Snapshot
 from memoturn_storage.objects.store import ObjectMissing, ObjectStore
 
 
@@ -55,13 +55,10 @@ class Restorer:
                     raise Damaged(f"{segment.key}: transaction {file.min_txid} does not continue {position}")
                 apply_to_image(image, file)
                 position, checksum = file.max_txid, file.post_apply
-        if position != plan.txid:
-            raise Damaged(f"{_last_key(plan)}: the history ends at transaction {position}, not at {plan.txid}")
-        end = manifest.position(plan.txid)
-        if end is not None and end.checksum != checksum:
-            raise Damaged(
-                f"{_last_key(plan)}: the state after transaction {plan.txid} has another checksum than the manifest"
-            )
+            if position != last:
+                raise Damaged(f"{segment.key}: the history ends at transaction {position}, not at {last}")
+            if position == segment.max and checksum != segment.checksum:
+                raise Damaged(f"{segment.key}: the state after {position} has another checksum than the manifest says")
         return image
 
     def position(self, manifest: Manifest, txid: int) -> Position:
@@ -136,7 +133,3 @@ def _snapshot_image(snapshot: Snapshot, data: bytes) -> bytearray:
     image = bytearray()
     apply_to_image(image, file)
     return image
-
-
-def _last_key(plan: Plan) -> str:
-    return plan.segments[-1].key if plan.segments else plan.snapshot.key

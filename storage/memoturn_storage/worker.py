@@ -220,8 +220,8 @@ class Worker:
                 self.tend(slot.branch, partial(self._sleep_unless_used, slot, before))
 
     def leave(self, branch: Branch) -> None:
-        """Discard the branch's local files, whose history was carried on elsewhere."""
-        self.tend(branch, lambda branch: self.sleep(branch, discard=True))
+        """Close the branch, whose history went on elsewhere; its next waking finds what of the files still counts."""
+        self.tend(branch, self.sleep)
 
     def sleep(self, branch: Branch, *, discard: bool = False) -> None:
         """Close an open branch; for effects, which have it to themselves."""
@@ -396,7 +396,7 @@ class Worker:
                 self._publisher.ship_alone(branch)
         except Exception as error:  # noqa: BLE001 - the object store is down; nothing is lost
             log.warning("not shipped", database=branch.ref.uuid, branch=branch.ref.branch, error=str(translate(error)))
-        self.sleep(branch, discard=branch.fenced)
+        self.sleep(branch)
 
     # --- slots -----------------------------------------------------------------------------------
 

@@ -192,8 +192,8 @@ def test_item_21_an_invalid_item_fails_the_whole_batch_on_a_known_profile(memory
 
 
 def test_item_22_a_file_of_an_older_version_is_read_without_being_written_and_migrated_by_the_first_write(tmp_path):
-    node = Node.open(tmp_path, ambient=ManualAmbient(), threads=0)
-    path = node.catalog.database(node.catalog.create("acme--old"), "main").path
+    node = Node.open(tmp_path, ambient=ManualAmbient(), limits=Limits(threads=0))
+    path = LocalFiles(tmp_path / "databases", BranchRef(node.catalog.create("acme--old").uuid)).database
     node.engine.close()
     node.catalog.close()
     Schema(()).create(path, ManualAmbient())

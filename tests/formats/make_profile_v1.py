@@ -20,6 +20,9 @@ from memoturn_core.invoke import invoke
 from memoturn_core.node import Node
 from memoturn_core.registry import OPERATIONS
 from memoturn_storage.ambient import ManualAmbient
+from memoturn_storage.engine import Limits
+from memoturn_storage.local import LocalFiles
+from memoturn_storage.manifest import BranchRef
 
 TARGET = Path(__file__).with_name("profile-v1.db")
 PROFILE = Address.of_profile("golden", "profile")
@@ -75,11 +78,11 @@ def main() -> None:
         raise SystemExit(f"{TARGET.name} is there already, and is never made again")
     with tempfile.TemporaryDirectory() as directory:
         ambient = ManualAmbient(seed=1)
-        node = Node.open(Path(directory), ambient=ambient, threads=0)
+        node = Node.open(Path(directory), ambient=ambient, limits=Limits(threads=0))
         entry = node.catalog.create(PROFILE.database or "")
         asyncio.run(write(node, ambient))
         asyncio.run(node.close())
-        shutil.copyfile(node.catalog.database(entry, "main").path, TARGET)
+        shutil.copyfile(LocalFiles(Path(directory) / "databases", BranchRef(entry.uuid)).database, TARGET)
 
 
 if __name__ == "__main__":

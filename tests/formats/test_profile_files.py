@@ -19,6 +19,9 @@ from memoturn_core.node import Node
 from memoturn_core.registry import OPERATIONS
 from memoturn_schemas.errors import NotFound
 from memoturn_storage.ambient import ManualAmbient
+from memoturn_storage.engine import Limits
+from memoturn_storage.local import LocalFiles
+from memoturn_storage.manifest import BranchRef
 
 GOLDEN = Path(__file__).with_name("profile-v1.db")
 PROFILE = Address.of_profile("golden", "profile")
@@ -38,8 +41,11 @@ class Opened:
     """A node, ten minutes after the file was made, on a copy of it."""
 
     def __init__(self, directory: Path) -> None:
-        self.node = Node.open(directory, ambient=ManualAmbient(now_ms=MADE_AT + 600_000), threads=0)
-        self.path = self.node.catalog.database(self.node.catalog.create("golden--profile"), "main").path
+        self.node = Node.open(
+            directory, ambient=ManualAmbient(now_ms=MADE_AT + 600_000), limits=Limits(threads=0)
+        )
+        self.database = BranchRef(self.node.catalog.create("golden--profile").uuid)
+        self.path = LocalFiles(directory / "databases", self.database).database
         self.path.parent.mkdir(parents=True)
         shutil.copyfile(GOLDEN, self.path)
 
@@ -174,13 +180,10 @@ def test_it_takes_writes_that_meet_what_it_holds(opened: Opened) -> None:
     assert opened.call("memory_append", session="first", role="user", content="More")["seq"] == 4
     assert opened.call("memory_session_end", session="second", turns=True) == {"ended": True}
     assert opened.recalled(query="running milk") == []
-    entry = opened.node.catalog.find("golden--profile")
-    assert entry is not None
-    database = opened.node.catalog.database(entry, "main")
 
     def check(state: Any) -> list[Any]:
         for table in ("__memoturn_memories_fts", "__memoturn_turns_fts"):
             state.connection.execute(f"INSERT INTO {table} ({table}, rank) VALUES ('integrity-check', 1)")
         return [state.connection.execute(f"PRAGMA {name}").get for name in ("integrity_check", "user_version")]
 
-    assert opened.node.engine.read(database, check).result().value == ["ok", SCHEMA.version]
+    assert opened.node.engine.read(opened.database, check).result().value == ["ok", SCHEMA.version]

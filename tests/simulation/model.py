@@ -35,16 +35,16 @@ def require(condition: object, promise: str) -> None:
 
 @dataclass(slots=True, eq=False)
 class State:
-    """A branch after one transaction."""
+    """A branch after one transaction; `checksum` is that of the file, `at` when it was committed (Unix ms)."""
 
     txid: int
     content: Content
     checksum: int | None
-    """None where another program has rewritten the file since."""
     at: int = 0
 
 
 NOTHING = State(0, {}, None)
+"""A branch that nobody has written to."""
 
 
 @dataclass(slots=True, eq=False)
@@ -54,9 +54,12 @@ class Line:
     states: dict[int, State]
     head: State
     base: Event | None
+    rewritten: bool = False
+    """Whether somebody has changed the file, though not its content, since the last transaction."""
 
     def commit(self, txid: int, content: Content, image: bytes) -> None:
         require(txid == self.head.txid + 1, f"transaction {txid} was committed after {self.head.txid}")
+        self.rewritten = False
         self.head = self.states[txid] = State(txid, content, checksum(image))
 
     def date(self, branch: Branch) -> None:
@@ -150,10 +153,11 @@ class Model:
         if branch.handle is None:
             require(line.head.txid == 0, f"{ref.branch} woke as empty, not at transaction {line.head.txid}")
         else:
-            txid, image = branch.handle.txid, branch.handle.image()
+            txid, same = branch.handle.txid, line.rewritten or line.head.checksum == checksum(branch.handle.image())
             require(txid == line.head.txid, f"{ref.branch} woke at transaction {txid}, not at {line.head.txid}")
-            same = line.head.checksum in (None, checksum(image)) or txid == 0
-            require(same, f"{ref.branch} woke at transaction {txid} with another file")
+            require(same or txid == 0, f"{ref.branch} woke at transaction {txid} with another file")
+            same = rows(branch.handle._connection) == line.head.content
+            require(same, f"{ref.branch} woke at transaction {txid} with other rows")
             line.date(branch)
         return line
 
@@ -279,8 +283,7 @@ class Model:
         ends = [(entry.txid, entry.checksum) for entry in manifest.snapshots]
         for txid, expected in ends + [(entry.max, entry.checksum) for entry in manifest.segments]:
             if txid in states:
-                same = states[txid].checksum in (None, expected)
-                require(same, f"{name} has another checksum after transaction {txid} than the file had")
+                require(states[txid].checksum == expected, f"{name} has another checksum after transaction {txid} than the file had")
         for checkpoint, txid in manifest.checkpoints.items():
             require(txid in states, f"the checkpoint {checkpoint} of {name} is not in its history, {txid}")
 

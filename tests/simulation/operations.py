@@ -235,7 +235,8 @@ def _resolved(truth: Truth, moment: Moment) -> int | None:
         return truth.manifest.checkpoints[moment.checkpoint]
     if moment.at_ms is not None:
         return truth.txid_at(moment.at_ms)
-    return moment.txid if moment.txid in truth.states else None
+    there = moment.txid in truth.states or (moment.txid == 0 and not truth.states)
+    return moment.txid if there else None
 
 
 def _excused(world: World, ref: BranchRef, intent: Intent, moment: Moment | None, error: MemoturnError) -> bool:
@@ -348,9 +349,7 @@ def vacuum(world: World, process: Process, ref: BranchRef) -> str:
     def effect(branch: Branch) -> None:
         if branch.handle is not None:
             branch.handle._connection.execute("VACUUM")
-            line = process.disk.lines[ref]
-            line.head = replace(line.head, checksum=None)
-            line.states[line.head.txid] = line.head
+            process.disk.lines[ref].rewritten = True
 
     def call() -> str:
         process.engine.exclusive(ref, effect).result(0)

@@ -18,15 +18,15 @@ from typing import Any
 import structlog
 
 from memoturn_storage.branching import Moment
-from memoturn_storage.connection import open_memory
 from memoturn_storage.engine import Limits
 from memoturn_storage.manifest import MAIN, BranchRef
 from objects.faulty import Faults
 from simulation import operations
-from simulation.model import Truth, Violation, checksum, require, rows
+from simulation.model import Violation
 from simulation.operations import Job
-from simulation.processes import Disk, Process
-from simulation.world import TTL_S, Odds, Session, World
+from simulation.processes import Process
+from simulation.rest import check, come_to_rest
+from simulation.world import Odds, Session, World
 
 STEPS = 40
 _LONGEST_S = 60
@@ -93,8 +93,8 @@ class Course:
         for _ in range(STEPS):
             self.step()
             self.happen()
-        self.come_to_rest()
-        self.check()
+        come_to_rest(self.world)
+        check(self.world, lambda truth: self.random.sample(sorted(truth.states), min(3, len(truth.states))))
 
     # --- what happens ----------------------------------------------------------------------------
 
@@ -243,61 +243,6 @@ class Course:
 
     def session(self) -> Session:
         return self.random.choice(self.sessions)
-
-    # --- the end ---------------------------------------------------------------------------------
-
-    def come_to_rest(self) -> None:
-        """Everything works again: what was acknowledged and not shipped must be shipped now."""
-        world = self.world
-        world.odds = Odds()
-        world.trace.append("    everything works again")
-        for effect in world.late:
-            effect()
-        for process in world.processes:
-            process.heal()
-        for _ in range(3):
-            world.pass_time(6.0)
-            for process in list(world.processes):
-                world.run(process, "ticks", partial(operations.tick, world, process))
-        for process in list(world.processes):
-            for branch in process.branches():
-                require(branch.tail.clean, f"{process.name} never ships the rest of {branch.ref.branch}")
-            world.run(process, "stops", partial(operations.stop, world, process))
-        world.pass_time(2 * TTL_S)
-
-    def check(self) -> None:
-        """A new machine must find all that is true, and be able to go on from it."""
-        world = self.world
-        newcomer = world.start(Disk(world.new_directory()))
-        world.processes = [newcomer]
-        world.calm = True
-        for truth in world.model.live():
-            ref = truth.manifest.ref
-            by = Session("late")
-            world.run(newcomer, f"reads {ref.branch}", partial(operations.read, world, newcomer, ref, durable=False, by=by))
-            check_history(world, newcomer, truth, self.random.sample(sorted(truth.states), min(3, len(truth.states))))
-            job = [operations.put(1, "at last")]
-            last = partial(operations.write, world, newcomer, ref, job, durable=True, by=by)
-            world.run(newcomer, f"writes {ref.branch} durably", last)
-            require(by.seen[ref].txid == truth.head.txid + 1, f"{ref.branch} cannot be written any more")
-
-
-def check_history(world: World, process: Process, truth: Truth, txids: list[int]) -> None:
-    """These states must be restored as the files were, and be whole."""
-    manifest = truth.manifest
-    for txid in txids:
-        state = truth.states[txid]
-        image = bytes(process.engine.restorer.image(manifest, txid))
-        require(state.checksum in (None, checksum(image)), f"transaction {txid} of {manifest.branch} is another file")
-        connection = open_memory(image)
-        try:
-            found: Any = connection.execute("PRAGMA integrity_check").get
-            require(found == "ok", f"transaction {txid} of {manifest.branch}: {found}")
-            connection.execute("INSERT INTO words (words, rank) VALUES ('integrity-check', 1)")
-            same = rows(connection) == state.content
-            require(same, f"transaction {txid} of {manifest.branch} is restored with other rows")
-        finally:
-            connection.close()
 
 
 _Choice = tuple[str, Callable[[World, Process], str]]

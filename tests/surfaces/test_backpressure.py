@@ -11,6 +11,7 @@ import httpx
 
 from contract.live_node import Live, Memory, assert_envelope, event, serve
 from memoturn_storage.handle import Transaction
+from memoturn_storage.manifest import BranchRef
 
 
 @contextmanager
@@ -24,7 +25,7 @@ def busy_engine(live: Live, memory: Memory) -> Iterator[None]:
         started.set()
         assert release.wait(30)
 
-    held = live.node.engine.write(live.node.catalog.database(entry, "main"), hold)
+    held = live.node.engine.write(BranchRef(entry.uuid), hold)
     assert started.wait(30)
     try:
         yield

@@ -13,6 +13,7 @@ import pytest
 
 from memoturn_core.node import Node
 from memoturn_schemas.errors import Internal, Unavailable
+from memoturn_storage.ambient import SystemAmbient
 from memoturn_storage.manifest import BranchRef
 from memoturn_storage.objects.memory import MemoryStore
 from memoturn_storage.schema import Schema
@@ -39,7 +40,9 @@ def read_only_directory() -> Iterator[Path]:
 @inline_and_threaded
 def test_a_file_that_is_no_database_fails_alone_and_recovers_when_replaced(tmp_path: Path, threads: int) -> None:
     good, bad = BranchRef("good"), BranchRef("bad")
-    bad.path.write_bytes(b"no database at all, " * 500)
+    file = files(tmp_path, bad).database
+    file.parent.mkdir(parents=True)
+    file.write_bytes(b"no database at all, " * 500)
     with engine(tmp_path, threads=threads) as running:
         running.write(good, put("fine")).result(WAIT)
         for _ in range(2):
@@ -48,8 +51,8 @@ def test_a_file_that_is_no_database_fails_alone_and_recovers_when_replaced(tmp_p
                     future.result(WAIT)
                 assert str(tmp_path) not in str(raised.value)
         assert running.write(good, put("still fine")).result(WAIT).txid == 2
-        assert bad.path.read_bytes().startswith(b"no database at all")
-        bad.path.unlink()
+        assert file.read_bytes().startswith(b"no database at all")
+        file.unlink()
         assert running.write(bad, put("new")).result(WAIT).txid == 1
         assert running.read(good, values).result(WAIT).value == ["fine", "still fine"]
 
@@ -60,8 +63,9 @@ def test_a_damaged_database_is_reported_and_others_go_on(tmp_path: Path, threads
     with engine(tmp_path, threads=0) as running:
         for number in range(100):
             running.write(bad, put(f"{number} " * 100)).result(WAIT)
-    image = bad.path.read_bytes()
-    bad.path.write_bytes(image[:2_048] + b"\xff" * (len(image) - 2_048))
+    file = files(tmp_path, bad).database
+    image = file.read_bytes()
+    file.write_bytes(image[:2_048] + b"\xff" * (len(image) - 2_048))
     with engine(tmp_path, threads=threads) as running:
         with pytest.raises(Internal, match="corrupt"):
             running.read(bad, values).result(WAIT)
@@ -76,21 +80,21 @@ def test_a_file_of_a_newer_schema_is_refused_and_left_alone(tmp_path: Path) -> N
     newer = Schema((*ITEMS.migrations, "CREATE TABLE future (x);"))
     with engine(tmp_path, schema=newer, threads=0) as running:
         running.write(database, put(1)).result(WAIT)
-    image = database.path.read_bytes()
+    image = files(tmp_path, database).database.read_bytes()
     with engine(tmp_path, threads=0) as running:
         for future in (running.read(database, values), running.write(database, put(2))):
             with pytest.raises(Unavailable, match=r"schema version 2, newer than this program's 1; upgrade"):
                 future.result(WAIT)
-    assert database.path.read_bytes() == image
+    assert files(tmp_path, database).database.read_bytes() == image
 
 
 def test_a_directory_that_cannot_be_written_is_reported_without_its_path() -> None:
-    with read_only_directory() as directory, engine(tmp_path, threads=1) as running:
+    store = MemoryStore(SystemAmbient())
+    with read_only_directory() as directory, engine(directory, store=store, threads=1) as running:
         database = BranchRef("aa")
-        assert running.read(database, values).result(WAIT).value == []
-        for _ in range(2):
+        for future in (running.write(database, put(1)), running.read(database, values)):
             with pytest.raises(Unavailable) as raised:
-                running.write(database, put(1)).result(WAIT)
+                future.result(WAIT)
             assert str(directory) not in str(raised.value)
         assert list(directory.iterdir()) == []
         directory.chmod(0o700)
@@ -98,11 +102,13 @@ def test_a_directory_that_cannot_be_written_is_reported_without_its_path() -> No
 
 
 def test_a_place_that_is_a_file_is_reported(tmp_path: Path) -> None:
-    (tmp_path / "taken").write_text("a file where the directory should be")
+    blocked, free = BranchRef("taken"), BranchRef("main")
+    (tmp_path / "databases" / blocked.uuid[:2]).mkdir(parents=True)
+    (tmp_path / "databases" / blocked.uuid[:2] / blocked.uuid).write_text("a file where the directory should be")
     with engine(tmp_path, threads=0) as running:
         with pytest.raises(Unavailable):
-            running.write(Database("main", tmp_path / "taken"), put(1)).result(WAIT)
-        assert running.write(BranchRef("main"), put(1)).result(WAIT).txid == 1
+            running.write(blocked, put(1)).result(WAIT)
+        assert running.write(free, put(1)).result(WAIT).txid == 1
 
 
 def test_a_node_on_a_directory_that_cannot_be_used_ends_and_leaves_no_threads() -> None:

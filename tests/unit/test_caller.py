@@ -13,6 +13,7 @@ from memoturn_core.node import Node
 from memoturn_core.operations import Scope, Target
 from memoturn_core.registry import OPERATIONS
 from memoturn_schemas.errors import Forbidden
+from memoturn_storage.engine import Limits
 
 ALICE = Address.of_profile("acme", "alice")
 BOB = Address.of_profile("acme", "bob")
@@ -53,7 +54,7 @@ def test_a_binding_covers_its_own_and_nothing_else(caller, allowed, refused):
 
 def test_a_refused_caller_learns_nothing_and_creates_nothing(tmp_path):
     async def main() -> None:
-        node = Node.open(tmp_path, threads=0)
+        node = Node.open(tmp_path, limits=Limits(threads=0))
         memories = {"memories": [{"type": "event", "summary": "x"}]}
         with pytest.raises(Forbidden):
             await invoke(node, OPERATIONS["memory_ingest"], ALICE, memories, Caller(Scope.READ))

@@ -14,7 +14,19 @@ from memoturn_storage.ambient import SystemAmbient
 from memoturn_storage.handle import Transaction
 from memoturn_storage.manifest import BranchRef
 from memoturn_storage.objects.memory import MemoryStore
-from unit.engines import RUNAWAY_INSERT, WAIT, Hurried, engine, files, held, inline_and_threaded, put, refuse, run, values
+from unit.engines import (
+    RUNAWAY_INSERT,
+    WAIT,
+    Hurried,
+    engine,
+    files,
+    held,
+    inline_and_threaded,
+    put,
+    refuse,
+    run,
+    values,
+)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from memoturn_schemas.errors import BranchNotFound, Conflict, Unavailable
+from memoturn_schemas.errors import BranchNotFound, Unavailable
 from memoturn_storage import history
 from memoturn_storage.ambient import ManualAmbient
 from memoturn_storage.collector import Collector
@@ -32,7 +32,6 @@ from memoturn_storage.restore import Damaged
 from memoturn_storage.schema import Schema
 from unit.histories import GRACE_MS, MAIN, UUID, Histories, Line, Put, manifest
 
-LIVES = int(__import__("os").environ.get("LIVES","40"))
 FINE_MS, SNAPSHOTS_MS = 100_000, 300_000
 
 # --- compaction ----------------------------------------------------------------------------------
@@ -281,7 +280,9 @@ def test_retention_keeps_the_window_the_checkpoints_and_the_head_and_is_idempote
     left = retained(before, now * 1000, fine * 1000, coarse * 1000)
     assert (left.head_txid, left.head) == (before.head_txid, before.head)
     assert retained(left, now * 1000, fine * 1000, coarse * 1000) is left
-    for txid in {*range(max(1, now - fine - 1), head + 1), *before.checkpoints.values(), head} & set(range(1, head + 1)):
+    for txid in {*range(max(1, now - fine - 1), head + 1), *before.checkpoints.values(), head} & set(
+        range(1, head + 1)
+    ):
         assert left.plan(txid)
     assert {entry.txid for entry in left.snapshots} >= {txid for txid in taken if txid >= now - coarse}
 
@@ -407,9 +408,7 @@ class Life(RuleBasedStateMachine):
     def retain(self, pick: int) -> None:
         branch = self.branch(pick)
         since = self.histories.ambient.now_ms() - FINE_MS
-        self.histories.compactor.retain(
-            self.histories.manifest(branch).ref, fine_ms=FINE_MS, snapshots_ms=SNAPSHOTS_MS
-        )
+        self.histories.compactor.retain(self.histories.manifest(branch).ref, fine_ms=FINE_MS, snapshots_ms=SNAPSHOTS_MS)
         self.forgotten_before[branch] = max(since, self.forgotten_before[branch])
 
     @precondition(alive)
@@ -464,7 +463,9 @@ class Life(RuleBasedStateMachine):
         for branch in self.histories.lines:
             assert self.histories.manifest(branch).head_txid == self.histories.lines[branch].head
             required = sorted(self.required(branch))
-            self.histories.assert_restores(branch, {*required[:2], *required[-3:], *required[:: 1 + len(required) // 5]})
+            self.histories.assert_restores(
+                branch, {*required[:2], *required[-3:], *required[:: 1 + len(required) // 5]}
+            )
 
     def teardown(self) -> None:
         for branch in list(self.histories.lines):
@@ -483,5 +484,5 @@ def test_every_state_in_the_window_is_restored_whatever_happens(monkeypatch: pyt
     # A failing life is printed as it is: to shrink one takes minutes.
     phases = [Phase.explicit, Phase.reuse, Phase.generate]
     run_state_machine_as_test(
-        Life, settings=settings(max_examples=LIVES, stateful_step_count=40, deadline=None, phases=phases)
+        Life, settings=settings(max_examples=40, stateful_step_count=40, deadline=None, phases=phases)
     )

@@ -83,7 +83,12 @@ class Supersession(RuleBasedStateMachine):
 
     @initialize()
     def open(self) -> None:
-        self.node = Node.open(Path(self.directory.name), ambient=self.ambient, threads=0)
+        self.node = Node.open(
+            Path(self.directory.name),
+            ambient=self.ambient,
+            store=MemoryStore(self.ambient),
+            limits=Limits(threads=0),
+        )
 
     def teardown(self) -> None:
         self.runner.run(self.node.close())
@@ -310,11 +315,11 @@ class Supersession(RuleBasedStateMachine):
 
     @invariant()
     def the_rows_are_those_of_the_model_and_the_file_is_sound(self) -> None:
-        entry = self.node.catalog.find("test--model")
+        entry = self.node.catalog.known("test--model")
         assert (entry is not None) == self.model.exists
         if entry is None:
             return
-        state = self.node.engine.read(self.node.catalog.database(entry, "main"), rows_and_checks).result()
+        state = self.node.engine.read(BranchRef(entry.uuid), rows_and_checks).result()
         assert state.txid == self.model.txid
         rows, embedded, turns, turn_embedded, checks = state.value
         in_order = sorted(self.model.kept.values(), key=lambda memory: memory.order)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,14 @@ from memoturn_core.memory.tables import SCHEMA
 from memoturn_core.memory.vectors import MemoryVectors, TurnVectors, Vector, VectorIndex, as_vector
 from memoturn_schemas.errors import InvalidRequest
 from memoturn_storage.ambient import Ambient, ManualAmbient, SystemAmbient
+from memoturn_storage.connection import open_database
 from memoturn_storage.engine import Engine
 from memoturn_storage.handle import Snapshot, Transaction
 from memoturn_storage.manifest import BranchRef
+from memoturn_storage.objects.memory import MemoryStore
+from unit.engines import WAIT, Hurried, engine, files, held
 
 BOUNDED = settings(max_examples=150, deadline=None)
-WAIT = 20
 
 Rows = dict[int, Sequence[float]]
 floats = st.floats(width=32, allow_nan=False, allow_infinity=False) | st.sampled_from(
@@ -191,58 +192,42 @@ def work(outcome: str, changed: Sequence[Change]) -> Any:
     return run
 
 
-class Hurried(ManualAmbient):
-    """A clock that moves on by a second whenever it is looked at, so that no budget outlasts a runaway."""
-
-    def monotonic(self) -> float:
-        self.advance(seconds=1)
-        return super().monotonic()
+DATABASE = BranchRef("a")
 
 
 @contextmanager
-def engines(count: int = 1, *, threads: int = 0, ambient: Ambient | None = None) -> Iterator[list[Engine]]:
-    running = [Engine(SCHEMA, ambient or SystemAmbient(), threads=threads) for _ in range(count)]
-    try:
-        yield running
-    finally:
-        for engine in running:
-            engine.close()
+def engines(count: int = 1, *, threads: int = 0, ambient: Ambient | None = None) -> Iterator[tuple[list[Engine], Path]]:
+    """Engines on one data directory and one object store, and the path of the database's file."""
+    world = ambient or SystemAmbient()
+    store = MemoryStore(world)
+    with tempfile.TemporaryDirectory() as name, ExitStack() as closing:
+        directory = Path(name)
+        running = [
+            closing.enter_context(engine(directory, schema=SCHEMA, ambient=world, store=store, threads=threads))
+            for _ in range(count)
+        ]
+        yield running, files(directory, DATABASE).database
 
 
-@contextmanager
-def held(engine: Engine, database: BranchRef) -> Iterator[None]:
-    """Keep the engine's thread busy, so that what is queued meanwhile is one group."""
-    entered, released = threading.Event(), threading.Event()
-
-    def hold(_: Snapshot) -> None:
-        entered.set()
-        assert released.wait(WAIT)
-
-    engine.read(database, hold)
-    assert entered.wait(WAIT)
-    try:
-        yield
-    finally:
-        released.set()
-
-
-def seen(engine: Engine, database: BranchRef, kind: type[VectorIndex], query: Sequence[float]) -> list[Any]:
-    def search(snapshot: Snapshot) -> list[Any]:
+def search(kind: type[VectorIndex], query: Sequence[float]) -> Callable[[Snapshot], list[Any]]:
+    def work(snapshot: Snapshot) -> list[Any]:
         index = kind.of(snapshot)
         assert kind.of(snapshot) is index
         return [len(index), *index.nearest(as_stored(query), 1_000, set)]
 
-    return engine.read(database, search).result(WAIT).value
+    return work
 
 
-def assert_in_step(engine: Engine, database: BranchRef, rows: Rows, query: Sequence[float]) -> None:
-    with closing(Engine(SCHEMA, SystemAmbient(), threads=0)) as fresh:
-        for kind in (MemoryVectors, TurnVectors):
-            count, *found = seen(engine, database, kind, query)
-            built_count, *built = seen(fresh, database, kind, query)
-            assert count == built_count == len(rows)
-            assert {rowid for rowid, _ in found} == {rowid for rowid, _ in built}
-            assert_nearest(found, rows, query, 1_000, lambda _: True)
+def assert_in_step(running: Engine, file: Path, rows: Rows, query: Sequence[float]) -> None:
+    for kind in (MemoryVectors, TurnVectors):
+        result = running.read(DATABASE, search(kind, query)).result(WAIT)
+        count, *found = result.value
+        with closing(open_database(file)) as connection:
+            fresh = Snapshot(connection, result.txid, SystemAmbient(), {})
+            built_count, *built = search(kind, query)(fresh)
+        assert count == built_count == len(rows)
+        assert {rowid for rowid, _ in found} == {rowid for rowid, _ in built}
+        assert_nearest(found, rows, query, 1_000, lambda _: True)
 
 
 @settings(max_examples=50, deadline=None)
@@ -251,16 +236,15 @@ def test_after_every_write_and_every_rollback_the_cached_index_is_that_of_the_fi
     scenario: list[tuple[str, list[Change]]], query: list[float]
 ) -> None:
     rows: Rows = {}
-    with tempfile.TemporaryDirectory() as directory, engines() as (engine,):
-        database = BranchRef("a")
+    with engines() as ((running,), file):
         for outcome, changed in scenario:
-            future = engine.write(database, work(outcome, changed))
+            future = running.write(DATABASE, work(outcome, changed))
             if outcome == "ok":
                 future.result(WAIT)
                 apply_to_model(rows, changed)
             else:
                 assert isinstance(future.exception(WAIT), InvalidRequest)
-            assert_in_step(engine, database, rows, query)
+            assert_in_step(running, file, rows, query)
 
 
 @settings(max_examples=40, deadline=None)
@@ -269,49 +253,77 @@ def test_participants_of_a_group_change_the_cached_index_only_where_they_land(
     groups: list[list[tuple[str, list[Change]]]], query: list[float]
 ) -> None:
     rows: Rows = {}
-    with tempfile.TemporaryDirectory() as directory, engines(threads=1) as (engine,):
-        database = BranchRef("a")
+    with engines(threads=1) as ((running,), file):
         for group in groups:
-            with held(engine, database):
-                futures = [engine.write(database, work(outcome, changed)) for outcome, changed in group]
+            with held(running, DATABASE):
+                futures = [running.write(DATABASE, work(outcome, changed)) for outcome, changed in group]
             for (outcome, changed), future in zip(group, futures, strict=True):
                 assert (future.exception(WAIT) is None) == (outcome == "ok")
                 if outcome == "ok":
                     apply_to_model(rows, changed)
-            assert_in_step(engine, database, rows, query)
+            assert_in_step(running, file, rows, query)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.booleans(), jobs), min_size=1, max_size=8), vectors)
+def test_what_another_program_writes_into_the_open_file_is_noticed(
+    scenario: list[tuple[bool, bool, tuple[str, list[Change]]]], query: list[float]
+) -> None:
+    rows: Rows = {}
+    with engines() as ((running,), file):
+        running.write(DATABASE, lambda _: None).result(WAIT)
+        for outside, read_in_between, (outcome, changed) in scenario:
+            if not outside:
+                running.write(DATABASE, work(outcome, changed)).exception(WAIT)
+            elif outcome == "ok":
+                with closing(open_database(file)) as connection, connection:
+                    apply(Transaction(connection, SystemAmbient()), changed)
+                    connection.execute("UPDATE __memoturn_txid SET txid = txid + 1")
+            if outcome == "ok":
+                apply_to_model(rows, changed)
+            if read_in_between:
+                assert_in_step(running, file, rows, query)
+        assert_in_step(running, file, rows, query)
 
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 1), st.booleans(), jobs), min_size=1, max_size=8), vectors)
-def test_what_another_connection_writes_is_noticed(
+def test_whoever_takes_a_database_over_has_the_index_of_what_the_others_wrote(
     scenario: list[tuple[int, bool, tuple[str, list[Change]]]], query: list[float]
 ) -> None:
     rows: Rows = {}
-    with tempfile.TemporaryDirectory() as directory, engines(2) as both:
-        database = BranchRef("a")
+    ambient = ManualAmbient()
+
+    def hand_over(from_: Engine) -> None:
+        ambient.advance(seconds=60)
+        from_.run_due()
+
+    with engines(2, ambient=ambient) as (both, file):
         for writer, read_in_between, (outcome, changed) in scenario:
-            both[writer].write(database, work(outcome, changed)).exception(WAIT)
+            hand_over(both[1 - writer])
+            failure = both[writer].write(DATABASE, work(outcome, changed)).exception(WAIT)
+            assert failure is None if outcome == "ok" else isinstance(failure, InvalidRequest)
             if outcome == "ok":
                 apply_to_model(rows, changed)
-            for engine in both if read_in_between else ():
-                assert_in_step(engine, database, rows, query)
-        for engine in both:
-            assert_in_step(engine, database, rows, query)
+            if read_in_between:
+                assert_in_step(both[writer], file, rows, query)
+        for reader in (0, 1):
+            hand_over(both[1 - reader])
+            assert_in_step(both[reader], file, rows, query)
 
 
-def test_an_interrupted_write_in_the_group_leaves_the_cached_index_right(tmp_path: Path) -> None:
-    database = BranchRef("a")
+def test_an_interrupted_write_in_the_group_leaves_the_cached_index_right() -> None:
     runaway = (
         "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n)"
         " INSERT INTO __memoturn_turn_vectors SELECT 1000 + i, 'x' FROM n"
     )
-    with engines(threads=1, ambient=Hurried()) as (engine,):
-        engine.write(database, work("ok", [("put", 1, (1.0, 0.0, 0.0))])).result(WAIT)
-        assert_in_step(engine, database, {1: (1.0, 0.0, 0.0)}, (1.0, 0.0, 0.0))
-        with held(engine, database):
-            first = engine.write(database, work("ok", [("put", 2, (0.0, 1.0, 0.0))]))
-            late = engine.write(database, lambda it: it.connection.execute(runaway).fetchall(), deadline=100)
-            last = engine.write(database, work("ok", [("replace", 1, (0.0, 0.0, 1.0))]))
+    with engines(threads=1, ambient=Hurried()) as ((running,), file):
+        running.write(DATABASE, work("ok", [("put", 1, (1.0, 0.0, 0.0))])).result(WAIT)
+        assert_in_step(running, file, {1: (1.0, 0.0, 0.0)}, (1.0, 0.0, 0.0))
+        with held(running, DATABASE):
+            first = running.write(DATABASE, work("ok", [("put", 2, (0.0, 1.0, 0.0))]))
+            late = running.write(DATABASE, lambda it: it.connection.execute(runaway).fetchall(), deadline=1_000)
+            last = running.write(DATABASE, work("ok", [("replace", 1, (0.0, 0.0, 1.0))]))
         assert late.exception(WAIT) is not None
         assert first.result(WAIT).txid == last.result(WAIT).txid == 2
-        assert_in_step(engine, database, {1: (0.0, 0.0, 1.0), 2: (0.0, 1.0, 0.0)}, (0.0, 0.0, 1.0))
+        assert_in_step(running, file, {1: (0.0, 0.0, 1.0), 2: (0.0, 1.0, 0.0)}, (0.0, 0.0, 1.0))
