@@ -78,7 +78,7 @@ class Node:
             Unavailable: the directory cannot be used.
         """
         world = ambient or SystemAmbient()
-        objects = store or FileStore(directory / "objects", world)
+        objects = store or FileStore(directory / "objects", world, create=False)
         catalog = Catalog(directory, objects, world)
         if create:
             catalog.prepare()  # first, for it may fail and the engine has threads

@@ -29,6 +29,8 @@ class Shipment:
     sealed: Sealed
     snapshot: Snapshot | None
     segment: Segment | None
+    put_at: int
+    """When it was put first, Unix milliseconds: from then on it is an orphan until it is linked."""
 
 
 @dataclass(slots=True, eq=False)

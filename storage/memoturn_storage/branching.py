@@ -172,6 +172,7 @@ class Branching:
             ttl_at=ttl_at,
         )
         self._manifests.create(child)
+        self._engine.garbage.unmark(parent.uuid, child.keys())
         self.remember_expiry(child)
         return Forked(name, parent.branch, txid, ttl_at)
 
@@ -238,7 +239,9 @@ class Branching:
                 ),
             )
 
-        return self._engine.exclusive(BranchRef(ref.uuid, MAIN), effect).result()
+        promoted = self._engine.exclusive(BranchRef(ref.uuid, MAIN), effect).result()
+        self._engine.garbage.unmark(ref.uuid, source.keys())
+        return promoted
 
     def _replace_history(self, branch: Branch, change: Callable[[Manifest], Manifest]) -> Rewound:
         """Write the changed history under a new lineage, then discard what is on this machine."""

@@ -9,12 +9,14 @@ Why nothing that is needed is removed, whatever happens meanwhile: an object bec
 
 - Its writer links it, within half the grace period of the last put. An object that is older than the
   grace period when it is listed was linked before the manifests were read, or never will be.
-- A fork (or a promotion) finds it in another branch's manifest and links it within half the grace period
-  of that read. The object is marked only after that branch has ceased to name it, so the link is there
-  long before the mark is a grace period old, and the pass that would remove the object sees it.
+- A fork (or a promotion) finds it in another branch's manifest, links it within half the grace period of
+  that read, and then takes away its mark if it has one. The object is marked only after that branch has
+  ceased to name it, so the link is there long before the mark is a grace period old, and the pass that
+  would remove the object sees it.
 
-A mark says that the object was unneeded in every pass since: a pass that finds it needed takes the mark
-away. Of passes that race, one replaces the marks, by compare-and-swap, and the others remove nothing.
+So a mark says that the object was unneeded ever since; a pass that finds it needed takes the mark away
+too. (A fork that dies between linking and that leaves the mark to the next pass.) Of passes that race, one
+replaces the marks, by compare-and-swap, and the others remove nothing.
 The other half of the grace period is for clocks that differ, and for what takes time between looking at
 the clock and taking effect; in it, who has read an older manifest can still read what it names.
 
@@ -28,14 +30,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import orjson
 import structlog
 
-from memoturn_schemas.errors import BranchNotFound, Internal
+from memoturn_schemas.errors import BranchNotFound
 from memoturn_storage.ambient import Ambient
+from memoturn_storage.garbage import Garbage
 from memoturn_storage.manifest import Manifest, segments_prefix, snapshots_prefix
 from memoturn_storage.manifests import Held, Manifests
-from memoturn_storage.objects.store import ObjectMissing, ObjectStore, PreconditionFailed
+from memoturn_storage.objects.store import ObjectStore
 
 log = structlog.get_logger("memoturn")
 
@@ -54,15 +56,6 @@ class CollectReport:
     """Of deleted branches, removed."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Marks:
-    """Since when each key was found unneeded, Unix milliseconds; `version` None where nothing was marked yet."""
-
-    key: str
-    since: dict[str, int]
-    version: str | None
-
-
 class Collector:
     """Collects the garbage of an object store; the grace period is that of `manifests`."""
 
@@ -70,6 +63,7 @@ class Collector:
         self._store = store
         self._manifests = manifests
         self._ambient = ambient
+        self._garbage = Garbage(store)
         self._grace_ms = manifests.grace_ms
 
     def collect(self, uuid: str) -> CollectReport:
@@ -80,17 +74,18 @@ class Collector:
             StoreUnavailable: the next pass goes on.
         """
         began_at = self._ambient.now_ms()
-        marks = self._marks(uuid)
+        marks = self._garbage.read(uuid)
         listed = [*self._store.list(segments_prefix(uuid)), *self._store.list(snapshots_prefix(uuid))]
         branches = self._manifests.branches(uuid)
         needed: set[str] = set()
         for held in branches:
             if held.manifest.deleted_at is None:
                 needed |= held.manifest.keys()
+        marked_at = self._ambient.now_ms()
         unneeded = [info for info in listed if info.key not in needed and info.modified_ms + self._grace_ms <= began_at]
-        since = {info.key: marks.since.get(info.key, began_at) for info in unneeded}
+        since = {info.key: marks.since.get(info.key, marked_at) for info in unneeded}
         gone = [info for info in unneeded if since[info.key] + self._grace_ms <= began_at]
-        if not self._replace(marks, since):
+        if not self._garbage.replace(marks, since):
             gone = []
         for info in gone:
             self._store.delete(info.key)
@@ -104,33 +99,6 @@ class Collector:
         if gone or report.manifests:
             log.info("collected", database=uuid, objects=report.objects, bytes=report.bytes, manifests=report.manifests)
         return report
-
-    def _marks(self, uuid: str) -> _Marks:
-        key = f"v1/{uuid}/garbage.json"
-        try:
-            stored = self._store.get(key)
-            return _Marks(key, orjson.loads(stored.data), stored.version)
-        except ObjectMissing:
-            return _Marks(key, {}, None)
-        except ValueError as error:
-            raise Internal(f"the collector's marks {key} are damaged: {error}") from error
-
-    def _replace(self, marks: _Marks, since: dict[str, int]) -> bool:
-        """Write the marks of this pass; False where another pass, or our own lost answer, was first."""
-        if since == marks.since:
-            return True
-        if not since:
-            self._store.delete(marks.key)  # at worst with marks of a racing pass, which are made again
-            return True
-        data = orjson.dumps(since, option=orjson.OPT_SORT_KEYS)
-        try:
-            if marks.version is None:
-                self._store.put_if_absent(marks.key, data)
-            else:
-                self._store.put_if_match(marks.key, data, marks.version)
-        except PreconditionFailed:
-            return False
-        return True
 
     def _remove(self, held: Held) -> bool:
         """Remove a deleted branch's manifest; whether it was this collector that did."""

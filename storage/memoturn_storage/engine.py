@@ -25,6 +25,7 @@ import structlog
 from memoturn_storage.ambient import Ambient
 from memoturn_storage.branch import Branch
 from memoturn_storage.errors import translate
+from memoturn_storage.garbage import Garbage
 from memoturn_storage.handle import ReadJob, Result, Snapshot, Transaction, WriteJob
 from memoturn_storage.history import Compactor
 from memoturn_storage.leases.lease import Leases
@@ -117,6 +118,7 @@ class Engine:
         self._pool: Executor = InlineExecutor() if inline else ThreadPoolExecutor(_POOL_THREADS, "memoturn-background")
         self._readers = None if inline else ThreadPoolExecutor(_READER_THREADS, "memoturn-objects")
         self.manifests = Manifests(store, ambient, grace_ms=round(limits.grace_s * 1000))
+        self.garbage = Garbage(store)
         self.restorer = Restorer(store, self._readers)
         self.publisher = Publisher(
             store,

@@ -226,23 +226,19 @@ class Publisher:
         return changed
 
     def _publish(self, branch: Branch, sealed: Sealed) -> None:
-        if branch.shipment is None or branch.shipment.sealed is not sealed:
-            branch.shipment = self._shipment(branch, sealed)
-        shipment = branch.shipment
-        # Put again where linking failed before, so that the collector does not take it for an old orphan.
+        shipment = self._shipment(branch, sealed)
         for entry, data in ((shipment.snapshot, sealed.snapshot), (shipment.segment, sealed.transactions)):
             if entry is not None and data is not None:
                 self._store.put(entry.key, data)
                 self.stats.objects += 1
                 self.stats.bytes += entry.bytes
-        put_at = self._ambient.now_ms()
 
         def link(manifest: Manifest) -> Manifest:
             if branch.wrote(manifest) and manifest.head_txid >= sealed.end.txid:
                 return manifest  # landed before; its answer was lost
             branch.require_ours(manifest)
-            if self._ambient.now_ms() - put_at > self._manifests.grace_ms / 2:
-                raise Unavailable("the segment was put too long ago to be linked; it is put again")
+            if self._too_old(shipment):
+                raise Unavailable("the segment was put too long ago to be linked; it is put under another name")
             if shipment.snapshot is not None:
                 manifest = manifest.rebased(shipment.snapshot, epoch=branch.epoch, lineage=branch.origin.lineage)
             if shipment.segment is not None:
@@ -262,6 +258,8 @@ class Publisher:
         held = branch.held or self._manifests.read(branch.ref)
         if held is not None:
             return self._manifests.update(held, link)
+        if branch.tail.shipped:
+            raise Fenced(f"the branch {branch.ref.branch} is no more")
         first = Manifest(
             db_uuid=branch.ref.uuid,
             branch=branch.ref.branch,
@@ -278,6 +276,12 @@ class Publisher:
             raise Fenced(f"another owner has begun {branch.ref.branch}; try again") from error
 
     def _shipment(self, branch: Branch, sealed: Sealed) -> Shipment:
+        """The names under which `sealed` is put: those of the last try, unless it was so long ago that the
+        collector may be about to remove what is there.
+        """
+        last = branch.shipment
+        if last is not None and last.sealed is sealed and not self._too_old(last):
+            return last
         uuid, end, at = branch.ref.uuid, sealed.end, sealed.snapshot_end
         snapshot: Snapshot | None = None
         segment: Segment | None = None
@@ -287,7 +291,11 @@ class Publisher:
         if sealed.transactions:
             key = segment_key(uuid, 0, sealed.min + 1, end.txid, branch.epoch, self._nonce())
             segment = Segment(sealed.min, end.txid, key, len(sealed.transactions), 0, end.at, end.checksum)
-        return Shipment(sealed, snapshot, segment)
+        branch.shipment = Shipment(sealed, snapshot, segment, self._ambient.now_ms())
+        return branch.shipment
+
+    def _too_old(self, shipment: Shipment) -> bool:
+        return self._ambient.now_ms() - shipment.put_at > self._manifests.grace_ms / 2
 
     def _nonce(self) -> str:
         return self._ambient.token(4).hex()

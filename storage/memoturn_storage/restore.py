@@ -94,6 +94,10 @@ class Restorer:
                 for file in _transactions(segment, self._read(segment.key)):
                     if file.timestamp_ms <= at_ms and found < file.max_txid <= segment.max:
                         found = file.max_txid
+        # Where the history has a gap above it, what was committed in the gap may be what is asked for.
+        followed = any(segment.min <= found < segment.max for segment in manifest.segments)
+        if found < manifest.head_txid and not followed and self.position(manifest, found).at < at_ms:
+            raise Conflict(f"what was committed around that time is no longer in the history of {manifest.branch}")
         return found
 
     def transactions(self, segment: Segment) -> list[LtxFile]:

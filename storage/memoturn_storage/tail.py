@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from memoturn_schemas.errors import MemoturnError
-from memoturn_storage.formats.checksums import PageChecksums
+from memoturn_storage.formats.checksums import PageChecksums, lock_page
 from memoturn_storage.formats.ltx import LtxFile, apply_to_image, encode
 from memoturn_storage.formats.wal import HEADER, WalCorrupt, commits, frame_offset, read_header
 from memoturn_storage.manifest import Position
@@ -267,10 +267,11 @@ def snapshot_file(image: bytes | bytearray, page_size: int, end: Position) -> Lt
     pages = {
         number: bytes(image[start : start + page_size])
         for number, start in enumerate(range(0, len(image), page_size), 1)
+        if number != lock_page(page_size)
     }
     return LtxFile(
         page_size=page_size,
-        commit=len(pages),
+        commit=len(image) // page_size,
         min_txid=1,
         max_txid=end.txid,
         timestamp_ms=end.at,

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import os
 import re
 import socket
 import threading
@@ -209,7 +210,8 @@ def serve(
     **settings: Any,
 ) -> Iterator[Live]:
     """Serve a node on a data directory until the block ends."""
-    ambient = ambient or ManualAmbient()
+    # Names in the directory for temporary files are random, and other runs of these tests use it too.
+    ambient = ambient or ManualAmbient(seed=os.getpid() << 32 | next(_numbers))
     node = Node.open(
         directory,
         ambient=ambient,

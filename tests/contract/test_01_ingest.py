@@ -13,6 +13,9 @@ from contract.replies import endpoint, vectors
 from memoturn_core.node import Node
 from memoturn_core.providers.embedding import OpenAIEmbedder
 from memoturn_storage.ambient import ManualAmbient
+from memoturn_storage.engine import Limits
+from memoturn_storage.local import LocalFiles
+from memoturn_storage.manifest import BranchRef
 from memoturn_storage.schema import Schema
 
 # --- the batch -----------------------------------------------------------------------------------

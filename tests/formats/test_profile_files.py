@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,7 +43,7 @@ class Opened:
 
     def __init__(self, directory: Path) -> None:
         self.node = Node.open(
-            directory, ambient=ManualAmbient(now_ms=MADE_AT + 600_000), limits=Limits(threads=0)
+            directory, ambient=ManualAmbient(now_ms=MADE_AT + 600_000, seed=os.getpid()), limits=Limits(threads=0)
         )
         self.database = BranchRef(self.node.catalog.create("golden--profile").uuid)
         self.path = LocalFiles(directory / "databases", self.database).database
@@ -147,12 +148,20 @@ def test_the_transcript_and_the_sessions_are_read(opened: Opened) -> None:
     }
 
 
-def test_reading_does_not_write_the_file(opened: Opened) -> None:
+def test_reading_does_not_write_the_file_and_closing_ships_it_under_a_txid_of_its_own(opened: Opened) -> None:
+    def rows() -> list[list[Any]]:
+        connection = apsw.Connection(str(opened.path), flags=apsw.SQLITE_OPEN_READONLY)
+        with closing(connection):
+            tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name").fetchall()
+            return [connection.execute(f"SELECT * FROM {table}").fetchall() for (table,) in tables[1:]]
+
     opened.recalled(query="berlin", embedding=[1.0, 0.0, 0.0, 0.0], topic_key="user.city")
     opened.call("memory_get", id=BERLIN)
-    asyncio.run(opened.node.close())
     assert opened.path.read_bytes() == GOLDEN.read_bytes()
-    assert [entry.name for entry in opened.path.parent.iterdir()] == ["main.db"]
+    assert sorted(entry.name for entry in opened.path.parent.iterdir()) == ["lease", "main.db", "main.db-shm", "main.db-wal", "main.json"]
+    before = rows()
+    asyncio.run(opened.node.close())
+    assert rows() == before
 
 
 def test_it_takes_writes_that_meet_what_it_holds(opened: Opened) -> None:

@@ -48,23 +48,23 @@ def test_what_is_tried_on_a_branch_is_dropped_kept_or_taken_back(here: InProcess
     assert [here("branch", "delete", "rome").json for _ in range(2)] == [{"deleted": True}, {"deleted": False}]
 
 
-def test_a_node_does_the_same_with_its_branches(node: RunningNode) -> None:
+def test_a_node_does_the_same_with_its_branches(
+    node: RunningNode, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     there = ("-p", "travels", "--url", node.url)
-    node.shell("memory", "ingest", "in Paris", *there)
-    assert node.shell("branch", "checkpoint", "start", *there).json == {"checkpoint": "start", "txid": 1}
-    assert node.shell("branch", "create", "draft", "--at", "start", *there).json["fork_txid"] == 1
-    assert node.shell("branch", "checkpoint", "same", "--branch", "draft", *there).json["txid"] == 1
-    rewound, promoted, synced, inspected, listed = node.shell.together(
-        ("branch", "rewind", "same", "--branch", "draft", *there),
-        ("branch", "promote", "draft", *there),
-        ("sync", *there),
-        ("storage", "inspect", "--branch", "draft", *there),
-        ("branch", "list", "-p", "travels"),
-    )
-    assert (rewound.json["rewound_to"], promoted.json["txid"], synced.json["txid"]) == (1, 1, 1)
-    assert (inspected.json["branch"], inspected.json["checkpoints"]) == ("draft", {"same": 1})
-    assert [entry["branch"] for entry in listed.json["branches"]] == ["draft"], "the process that owns it was asked"
-    assert node.shell("branch", "delete", "draft", *there).json == {"deleted": True}
+    with in_process(node.shell.home, monkeypatch, capfd) as here:
+        here("memory", "ingest", "in Paris", *there)
+        assert here("branch", "checkpoint", "start", *there).json == {"checkpoint": "start", "txid": 1}
+        assert here("branch", "create", "draft", "--at", "start", *there).json["fork_txid"] == 1
+        assert here("branch", "checkpoint", "same", "--branch", "draft", *there).json["txid"] == 1
+        inspected = here("storage", "inspect", "--branch", "draft", *there).json
+        assert (inspected["branch"], inspected["checkpoints"]) == ("draft", {"same": 1})
+        assert here("branch", "rewind", "same", "--branch", "draft", *there).json["rewound_to"] == 1
+        assert here("branch", "promote", "draft", *there).json["txid"] == 1
+        assert here("sync", *there).json == {"txid": 1}
+        (listed,) = here("branch", "list", "-p", "travels").json["branches"]
+        assert listed["branch"] == "draft", "the process that owns it was asked"
+        assert here("branch", "delete", "draft", *there).json == {"deleted": True}
 
 
 def test_what_cannot_be_gone_back_to_is_an_error_that_says_where_to_look(here: InProcess) -> None:

@@ -22,6 +22,9 @@ DEFAULT_TOOLS = [
     "memory_forget",
     "memory_append",
     "memory_window",
+    "branch_create",
+    "branch_checkpoint",
+    "branch_rewind",
     "health_check",
 ]
 LISBON = {"type": "fact", "topic_key": "user.city", "summary": "The user lives in Lisbon"}
@@ -113,7 +116,7 @@ def test_an_unknown_toolset_is_refused_at_the_start(tmp_path):
         [*COMMAND, "--toolsets", "memroy"], capture_output=True, text=True, env=environment(tmp_path), check=False
     )
     assert done.returncode == 2
-    assert "there is no toolset 'memroy'; there are all, default, health, memory, transcript" in done.stderr
+    assert "there is no toolset 'memroy'; there are all, branches, default, health, memory, transcript" in done.stderr
     assert done.stdout == ""
 
 

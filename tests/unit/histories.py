@@ -12,6 +12,7 @@ from memoturn_storage.ambient import ManualAmbient
 from memoturn_storage.connection import PAGE_SIZE
 from memoturn_storage.formats.checksums import PageChecksums
 from memoturn_storage.formats.ltx import LtxFile, apply_to_image, encode
+from memoturn_storage.garbage import Garbage
 from memoturn_storage.history import Compactor
 from memoturn_storage.manifest import (
     BranchRef,
@@ -194,6 +195,7 @@ class Histories:
         cut = parent.cut(self.restorer.position(parent, txid))
         child = replace(cut, branch=name, lineage=self.name(), parent=Parent(parent.branch, txid), checkpoints={})
         self.manifests.create(child)
+        Garbage(self.store).unmark(UUID, child.keys())
         self.lines[name] = line.until(txid)
 
     def delete(self, branch: str) -> None:

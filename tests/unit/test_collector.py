@@ -13,7 +13,7 @@ from memoturn_storage.manifest import BranchRef
 from memoturn_storage.manifests import Manifests
 from memoturn_storage.objects.store import StoreUnavailable
 from objects.faulty import Faults, FaultyStore
-from unit.histories import GRACE_MS, MAIN, UUID, Histories, manifest
+from unit.histories import GRACE_MS, MAIN, UUID, Histories, Interrupted, manifest
 
 GRACE_S = GRACE_MS / 1000
 CHILD = BranchRef(UUID, "child")
@@ -177,23 +177,44 @@ def test_a_collector_that_was_held_up_after_its_mark_removes_no_manifest() -> No
     histories.create("child")
     histories.delete("child")
     histories.ambient.advance(seconds=GRACE_S)
-    faulty = FaultyStore(histories.store, Random(0), {})
-    manifests = Manifests(faulty, histories.ambient, grace_ms=GRACE_MS)
-    held_up = Collector(faulty, manifests, histories.ambient)
-    faulty._delay = lambda _: histories.ambient.advance(seconds=GRACE_S) if marking() else None
 
-    def marking() -> bool:
-        return faulty.fates["put_if_match", "fine"] == 0 and faulty.fates["delete", "fine"] == 1
+    class SlowToMark(Interrupted):
+        def put_if_match(self, key: str, data: bytes, version: str) -> str:
+            histories.ambient.advance(seconds=GRACE_S)
+            return super().put_if_match(key, data, version)
 
+    slow = SlowToMark(histories.store)
+    held_up = Collector(slow, Manifests(slow, histories.ambient, grace_ms=GRACE_MS), histories.ambient)
     assert held_up.collect(UUID).manifests == 0
     assert histories.manifests.read(CHILD) is not None
 
 
-def test_the_marks_of_a_database_that_are_damaged_stop_the_pass() -> None:
+def test_a_mark_does_not_outlast_a_branch_that_came_and_went_between_two_passes() -> None:
+    histories = Histories()
+    histories.create()
+    histories.ship(objects=17)
+    histories.ambient.advance(seconds=GRACE_S)
+    collect = collector(histories).collect
+    read, line = histories.manifest(), histories.lines["main"]
+    histories.compactor.compact(MAIN)
+    collect(UUID)  # marks what main has dropped
+    histories.fork(read, line, "child", 12)  # and one that has read it before names it again
+    histories.ambient.advance(seconds=GRACE_S - 1)
+    read, line = histories.manifest("child"), histories.lines["child"]
+    histories.rewind("child", 2)  # which drops it
+    histories.ambient.advance(seconds=2)
+    collect(UUID)
+    histories.fork(read, line, "grandchild", 12)
+    histories.assert_restores("grandchild")
+
+
+def test_marks_that_are_damaged_count_as_none() -> None:
     histories = compacted()
-    histories.store.put(f"v1/{UUID}/garbage.json", b"{")
-    with pytest.raises(Internal, match=r"garbage\.json"):
-        collector(histories).collect(UUID)
+    for damaged in (b"{", b"[]", b'{"v1/x": "soon"}', b"1"):
+        histories.store.put(f"v1/{UUID}/garbage.json", damaged)
+        assert collector(histories).collect(UUID).objects == 0  # marked anew, and not old enough
+    histories.ambient.advance(seconds=GRACE_S)
+    assert collector(histories).collect(UUID).objects > 0
 
 
 def test_a_deleted_branch_is_replaced_without_harm_to_what_the_new_one_shares() -> None:

@@ -24,7 +24,10 @@ from memoturn_core.node import Node
 from memoturn_core.registry import OPERATIONS
 from memoturn_schemas.errors import DatabaseNotFound, InvalidRequest, MemoturnError, NotFound
 from memoturn_storage.ambient import ManualAmbient
+from memoturn_storage.engine import Limits
 from memoturn_storage.handle import Snapshot
+from memoturn_storage.manifest import BranchRef
+from memoturn_storage.objects.memory import MemoryStore
 from unit.supersession_model import CORE, Model, core
 
 PROFILE = Address.of_profile("test", "model")

@@ -61,23 +61,20 @@ _flush_data = getattr(os, "fdatasync", os.fsync)
 
 
 class FileStore:
-    """An `ObjectStore` on the directory `directory`, which is made unless it is there.
+    """An `ObjectStore` on the directory `directory`, which is made unless it is there, without `create` by a write.
 
     Without `sync` nothing is flushed to the disk: for a directory in memory, and for tests.
     """
 
-    def __init__(self, directory: Path, ambient: Ambient, *, sync: bool = True) -> None:
+    def __init__(self, directory: Path, ambient: Ambient, *, sync: bool = True, create: bool = True) -> None:
         self._root = directory
         self._locks = directory / _OWN
         self._temporary = directory / _OWN / "temporary"
         self._ambient = ambient
         self._sync = sync
-        with _explained("the object store could not be opened"):
-            for level in (*reversed(directory.parents), directory, self._locks, self._temporary):
-                if not level.is_dir():
-                    level.mkdir(mode=0o700, exist_ok=True)
-                    self._flush(level.parent)
-            self._sweep()
+        self._made = False
+        if create:
+            self._make()
 
     def get(self, key: str) -> StoredObject:
         path = self._path(key)
@@ -129,6 +126,7 @@ class FileStore:
 
     def delete(self, key: str) -> None:
         path = self._path(key)
+        self._make()
         with _explained(f"object {key} could not be deleted"):
             with (
                 self._locked(_directory(key), fcntl.LOCK_EX),
@@ -175,9 +173,21 @@ class FileStore:
 
     # --- writing ---------------------------------------------------------------------------------
 
+    def _make(self) -> None:
+        if self._made:
+            return
+        with _explained("the object store could not be opened"):
+            for level in (*reversed(self._root.parents), self._root, self._locks, self._temporary):
+                if not level.is_dir():
+                    level.mkdir(mode=0o700, exist_ok=True)
+                    self._flush(level.parent)
+            self._sweep()
+        self._made = True
+
     @contextmanager
     def _written(self, data: bytes) -> Iterator[Path]:
         """A temporary file which holds `data`, on the disk; removed afterwards unless it was renamed."""
+        self._make()
         temporary = self._temporary / self._ambient.token(16).hex()
         try:
             with temporary.open("xb") as file:
