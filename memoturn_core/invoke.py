@@ -147,10 +147,10 @@ async def _here(
         address = replace(address, branch=MAIN)
     name = address.database or ""
     entry = node.catalog.known(name) or await node.wait_for(lambda: node.catalog.find(name))
-    if entry is not None or not operation.read_only:
-        await node.listen(partial(_answer, node, observer))
-    budget = Budget(deadline, request.min_txid, request.durable)
-    profile = Profile(node, address, budget, entry)
+    listen = partial(node.listen, partial(_answer, node, observer))
+    if entry is not None:
+        await listen()
+    profile = Profile(node, address, Budget(deadline, request.min_txid, request.durable), entry, listen)
     await profile.settle()
     return await operation.handler(profile, validated)
 

@@ -9,7 +9,7 @@ asks that one. Called by `memoturn_core.invoke`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeVar
@@ -38,14 +38,23 @@ class Budget:
 class Profile:
     """One branch of one database, for the length of one request.
 
-    `entry` is the catalogue's, or None where there is no such database yet.
+    `entry` is the catalogue's, or None where there is no such database yet; whoever creates it calls `listen`
+    first, for other processes will look for its owner.
     """
 
-    def __init__(self, node: Node, address: Address, budget: Budget, entry: Entry | None) -> None:
+    def __init__(
+        self,
+        node: Node,
+        address: Address,
+        budget: Budget,
+        entry: Entry | None,
+        listen: Callable[[], Awaitable[None]],
+    ) -> None:
         self.node = node
         self.address = address
         self._budget = budget
         self._entry = entry
+        self._listen = listen
 
     @property
     def name(self) -> str:
@@ -117,6 +126,7 @@ class Profile:
             Unavailable: also where a durable write is committed here and the object store does not confirm it.
         """
         if self._entry is None and create and self.address.may_create:
+            await self._listen()
             self._entry = await self.node.wait_for(lambda: self.node.catalog.create(self.name))
         budget = self._budget
         return await _finished(self._engine.write(self.ref, work, deadline=budget.deadline, durable=budget.durable))

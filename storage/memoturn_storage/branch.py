@@ -48,6 +48,8 @@ class Branch:
     shipment: Shipment | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
     fenced: bool = False
+    asleep: bool = False
+    """Closed: its lease may be another's, and its log with it."""
     failures: int = 0
     """Attempts to ship in a row that failed."""
 

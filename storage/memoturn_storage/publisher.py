@@ -192,6 +192,8 @@ class Publisher:
             StoreUnavailable and others: whoever waited was told; what is not linked stays in the tail.
         """
         with branch.lock:
+            if branch.asleep:
+                return  # it was due before it was closed; the next waking ships what is left
             try:
                 if branch.fenced:
                     raise Fenced(f"another owner has carried on {branch.ref.branch}; try again")
@@ -271,7 +273,8 @@ class Publisher:
             checkpoints={},
         )
         try:
-            return self._manifests.create(link(first))
+            # What `create` takes for ours may be what an earlier waking of the same file put: with less in it.
+            return self._manifests.update(self._manifests.create(link(first)), link)
         except AlreadyExists as error:
             raise Fenced(f"another owner has begun {branch.ref.branch}; try again") from error
 

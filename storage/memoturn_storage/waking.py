@@ -14,7 +14,7 @@ from pathlib import Path
 
 import structlog
 
-from memoturn_schemas.errors import BranchNotFound
+from memoturn_schemas.errors import BranchNotFound, Unavailable
 from memoturn_storage.ambient import Ambient
 from memoturn_storage.branch import Branch
 from memoturn_storage.connection import PAGE_SIZE
@@ -147,6 +147,8 @@ class Waker:
 
     def sleep(self, branch: Branch, *, discard: bool = False) -> None:
         """Close the branch; with `discard`, its local files go too, with everything that is not shipped."""
+        branch.asleep = True
+        branch.tail.fail_waiting(Unavailable("the object store has not confirmed the write; asking again is safe"))
         try:
             if branch.handle is not None:
                 branch.handle.close(discard=discard)

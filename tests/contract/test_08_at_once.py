@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -88,7 +89,7 @@ def test_forks_while_others_write_are_each_one_state_of_their_parent(live, memor
     kept = beside_writers(memory, work)
     assert summaries(memory) == kept | {"note 0"}
     seen = [summaries(there) for there in forks]
-    for earlier, later in zip(seen, seen[1:], strict=False):
+    for earlier, later in itertools.pairwise(seen):
         assert {"note 0"} <= earlier <= later <= kept | {"note 0"}
     for there, notes in zip(forks, seen, strict=True):
         assert there.txid <= memory.txid

@@ -7,9 +7,11 @@ import hashlib
 import os
 import shutil
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
 from memoturn_core.address import Address
@@ -152,13 +154,19 @@ def test_reading_does_not_write_the_file_and_closing_ships_it_under_a_txid_of_it
     def rows() -> list[list[Any]]:
         connection = apsw.Connection(str(opened.path), flags=apsw.SQLITE_OPEN_READONLY)
         with closing(connection):
-            tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' ORDER BY name").fetchall()
+            tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
             return [connection.execute(f"SELECT * FROM {table}").fetchall() for (table,) in tables[1:]]
 
     opened.recalled(query="berlin", embedding=[1.0, 0.0, 0.0, 0.0], topic_key="user.city")
     opened.call("memory_get", id=BERLIN)
     assert opened.path.read_bytes() == GOLDEN.read_bytes()
-    assert sorted(entry.name for entry in opened.path.parent.iterdir()) == ["lease", "main.db", "main.db-shm", "main.db-wal", "main.json"]
+    assert sorted(entry.name for entry in opened.path.parent.iterdir()) == [
+        "lease",
+        "main.db",
+        "main.db-shm",
+        "main.db-wal",
+        "main.json",
+    ]
     before = rows()
     asyncio.run(opened.node.close())
     assert rows() == before

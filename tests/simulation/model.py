@@ -283,7 +283,10 @@ class Model:
         ends = [(entry.txid, entry.checksum) for entry in manifest.snapshots]
         for txid, expected in ends + [(entry.max, entry.checksum) for entry in manifest.segments]:
             if txid in states:
-                require(states[txid].checksum == expected, f"{name} has another checksum after transaction {txid} than the file had")
+                require(
+                    states[txid].checksum == expected,
+                    f"{name} has another checksum after transaction {txid} than the file had",
+                )
         for checkpoint, txid in manifest.checkpoints.items():
             require(txid in states, f"the checkpoint {checkpoint} of {name} is not in its history, {txid}")
 

@@ -135,9 +135,7 @@ def _work(process: Process, job: Job) -> Callable[[Any], None]:
     return failing
 
 
-def _acknowledged(
-    world: World, process: Process, ref: BranchRef, txid: int, durable: bool, by: Session
-) -> None:
+def _acknowledged(world: World, process: Process, ref: BranchRef, txid: int, durable: bool, by: Session) -> None:
     """A client is told that a state is committed, or that the store has it; at this moment that must be so."""
     line = process.disk.lines[ref]
     state = line.states.get(txid)
@@ -244,7 +242,7 @@ def _excused(world: World, ref: BranchRef, intent: Intent, moment: Moment | None
     found = world.model.during(ref, intent.began)
     if moment is None:
         return isinstance(error, BranchNotFound) and _missing(world, ref, intent.began)(error)
-    absent = any(truth is None or not truth.alive or _resolved(truth, moment) is None for truth in found)
+    absent = any(truth is None or not truth.alive or not _resolved(truth, moment) for truth in found)
     return isinstance(error, BranchNotFound | Conflict) and absent
 
 

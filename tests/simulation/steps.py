@@ -34,7 +34,8 @@ _LONGEST_S = 60
 
 LIMITS = Limits(threads=0, hot_cap=3, ship_interval_s=0.2, idle_s=20.0, grace_s=120.0)
 BRANCHES = (MAIN, "left", "right")
-MEMORY = Path("/dev/shm")  # noqa: S108 - a disk in memory, where there is one
+MEMORY = Path("/dev/shm")
+"""A disk in memory, where there is one."""
 
 WEATHERS = (
     Odds(others=0.1),

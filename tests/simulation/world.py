@@ -33,7 +33,7 @@ _STALL_S = 11.0
 class Odds:
     """Probabilities, of each call to the store, and what else differs from run to run."""
 
-    faults: Faults = Faults()
+    faults: Faults = field(default_factory=Faults)
     slowest_s: float = 0.0
     late: float = 0.0
     """That a write lands long after its error."""

@@ -27,7 +27,7 @@ from memoturn_storage.ambient import ManualAmbient
 from memoturn_storage.engine import Limits
 from memoturn_storage.handle import Snapshot
 from memoturn_storage.manifest import BranchRef
-from memoturn_storage.objects.memory import MemoryStore
+from memoturn_storage.objects.file import FileStore
 from unit.supersession_model import CORE, Model, core
 
 PROFILE = Address.of_profile("test", "model")
@@ -89,7 +89,7 @@ class Supersession(RuleBasedStateMachine):
         self.node = Node.open(
             Path(self.directory.name),
             ambient=self.ambient,
-            store=MemoryStore(self.ambient),
+            store=FileStore(Path(self.directory.name) / "objects", self.ambient, sync=False),
             limits=Limits(threads=0),
         )
 
