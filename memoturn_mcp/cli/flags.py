@@ -51,6 +51,10 @@ Profile = Annotated[
     ),
 ]
 Branch = Annotated[str | None, typer.Option("--branch", metavar="NAME", help="A branch of the profile, else main.")]
+AsOf = Annotated[
+    str | None,
+    typer.Option("--as-of", metavar="MOMENT", help="As it stood then: a checkpoint, a transaction or a time."),
+]
 Output = Annotated[
     Format | None, typer.Option("--format", help="By default a table on a terminal, and JSON for a pipe or a file.")
 ]

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from memoturn_mcp.cli.flags import (
+    AsOf,
     Branch,
     DataDir,
     Format,
@@ -20,6 +21,7 @@ from memoturn_mcp.cli.flags import (
     Output,
     Profile,
     Url,
+    as_moment,
     as_unix_ms,
 )
 from memoturn_schemas.errors import InvalidRequest
@@ -140,6 +142,7 @@ def recall(
         bool, typer.Option("--include-superseded", help="Also what later memories have replaced.")
     ] = False,
     turns: Annotated[bool, typer.Option("--turns", help="Also search the transcript.")] = False,
+    as_of: AsOf = None,
     namespace: Namespace = None,
     profile: Profile = None,
     branch: Branch = None,
@@ -160,6 +163,7 @@ def recall(
         "k": k,
         "include_superseded": include_superseded or None,
         "include_turns": turns or None,
+        "as_of": None if as_of is None else as_moment("--as-of", as_of),
     }
     _run("memory_recall", _given(arguments), output, url, data_dir, namespace, profile, branch)
 
@@ -167,6 +171,7 @@ def recall(
 @app.command()
 def get(
     id: MemoryId,
+    as_of: AsOf = None,
     namespace: Namespace = None,
     profile: Profile = None,
     branch: Branch = None,
@@ -175,7 +180,8 @@ def get(
     output: Output = None,
 ) -> None:
     """Show one memory in full, with its topic's history."""
-    _run("memory_get", _given({"id": id}), output, url, data_dir, namespace, profile, branch)
+    arguments = {"id": id, "as_of": None if as_of is None else as_moment("--as-of", as_of)}
+    _run("memory_get", _given(arguments), output, url, data_dir, namespace, profile, branch)
 
 
 @app.command()

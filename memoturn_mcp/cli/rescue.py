@@ -28,8 +28,8 @@ from memoturn_schemas.errors import (
 )
 from memoturn_storage.branching import Moment
 from memoturn_storage.catalog import NAMES_PREFIX, Entry
-from memoturn_storage.connection import PAGE_SIZE, open_memory
-from memoturn_storage.errors import translate
+from memoturn_storage.connection import PAGE_SIZE
+from memoturn_storage.drill import fault_of
 from memoturn_storage.formats.ltx import LtxFile, encode
 from memoturn_storage.manifest import BranchRef, Manifest, Plan, Position
 from memoturn_storage.objects.store import ObjectMissing
@@ -55,7 +55,7 @@ def restore(node: Node, address: Address, moment: str | None, out: str, *, force
     _refuse_taken(file, force)
     manifest, end = _found(node, address, moment)
     image = bytes(node.engine.restorer.image(manifest, end.txid))
-    fault = _fault(image)
+    fault = fault_of(image)
     if fault is not None:
         damaged = Damaged(f"the state after transaction {end.txid} is complete and unsound: {fault}")
         damaged.add_note("`memoturn storage segments` writes it all the same, and with --at an earlier state")
@@ -168,19 +168,6 @@ def _files(node: Node, manifest: Manifest, plan: Plan, end: Position) -> Iterato
                 reached, checksum = file.max_txid, file.post_apply
     if (reached, checksum) != (end.txid, end.checksum):
         raise Damaged(f"{manifest.ref.manifest_key}: its objects do not lead to transaction {end.txid}")
-
-
-def _fault(image: bytes) -> str | None:
-    """What SQLite finds wrong with a database file, its full-text indexes included; None where it is sound."""
-    try:
-        connection = open_memory(image)
-        try:
-            rows = connection.execute("PRAGMA integrity_check(1)").fetchall()
-        finally:
-            connection.close()
-    except Exception as error:  # noqa: BLE001 - whatever SQLite raises here is the fault
-        return str(translate(error))
-    return None if rows == [("ok",)] else str(rows[0][0])
 
 
 # --- on the disk ---------------------------------------------------------------------------------

@@ -62,8 +62,9 @@ class Drill:
             txid = manifest.head_txid
             image = b"" if manifest.empty else bytes(self._restorer.image(manifest))
             size = len(image)
-            problem = _problem(image, ref, txid) if image else None
-            ok = problem is None
+            fault = fault_of(image) if image else None
+            ok = fault is None
+            problem = None if ok else f"the state of {ref.manifest_key} after transaction {txid} is damaged: {fault}"
         except (Unavailable, BranchNotFound) as error:
             problem = str(error)
         except Internal as error:
@@ -71,15 +72,14 @@ class Drill:
         return DrillResult(ref, ok, txid, self._ambient.monotonic() - began_at, size, problem)
 
 
-def _problem(image: bytes, ref: BranchRef, txid: int) -> str | None:
-    """What SQLite finds wrong with a database file, if anything."""
-    state = f"the state of {ref.manifest_key} after transaction {txid}"
+def fault_of(image: bytes) -> str | None:
+    """What SQLite finds wrong with a database file, its full-text indexes included; None where it is sound."""
     try:
         connection = open_memory(image)
         try:
             found = connection.execute("PRAGMA integrity_check(1)").get
             if found != "ok":
-                return f"{state} is damaged: {found}"
+                return str(found)
             for name, statement in connection.execute("SELECT name, sql FROM sqlite_schema WHERE type = 'table'"):
                 if statement is not None and _FTS5.search(statement):
                     quoted = '"' + name.replace('"', '""') + '"'
@@ -87,5 +87,5 @@ def _problem(image: bytes, ref: BranchRef, txid: int) -> str | None:
         finally:
             connection.close()
     except apsw.Error as error:
-        return f"{state} is damaged: {error}"
+        return str(error)
     return None
