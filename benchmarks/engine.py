@@ -30,13 +30,16 @@ from memoturn_core.node import Node
 from memoturn_core.registry import OPERATIONS
 from memoturn_storage.ambient import SystemAmbient
 from memoturn_storage.connection import open_database, turn_lookaside_off
+from memoturn_storage.engine import Limits
+from memoturn_storage.local import LocalFiles
+from memoturn_storage.manifest import BranchRef
 
 DIMENSION = 256
 
 
 class Bench:
     def __init__(self, directory: Path) -> None:
-        self.node = Node.open(directory, threads=0)
+        self.node = Node.open(directory, limits=Limits(threads=0))
         self.directory = directory
         self.texts = Texts(seed=7)
 
@@ -126,10 +129,10 @@ class Bench:
 
     async def recall(self, label: str, profile: str, n: int, extra: str = "") -> Row:
         """Topic, keyword and vector at once; the bound is one matrix product and one FTS5 query."""
-        entry = self.node.catalog.find(f"bench--{profile}")
+        entry = self.node.catalog.known(f"bench--{profile}")
         if entry is None:
             raise LookupError(profile)
-        connection = open_database(self.node.catalog.database(entry, "main").path)
+        connection = open_database(LocalFiles(self.directory / "databases", BranchRef(entry.uuid)).database)
         blobs: list[Any] = connection.execute("SELECT embedding FROM __memoturn_memory_vectors").fetchall()
         matrix = np.frombuffer(b"".join(blob for (blob,) in blobs), dtype="<f4").reshape(len(blobs), DIMENSION)
         questions = [(self.texts.words(6) + extra, self.texts.vector(DIMENSION)) for _ in range(64)]

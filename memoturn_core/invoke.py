@@ -23,12 +23,14 @@ from memoturn_core.node import Node
 from memoturn_core.operations import DECLARED, Operation, Reply, Target
 from memoturn_core.peers import PeerLost, PeerRequest
 from memoturn_core.profiles import Budget, Profile
-from memoturn_schemas.errors import Internal, InvalidRequest, RequestTimeout
+from memoturn_schemas.errors import Internal, InvalidRequest, OwnerUnreachable, RequestTimeout
 from memoturn_storage.errors import translate
 from memoturn_storage.leases.lease import OwnedElsewhere
 
 log = structlog.get_logger("memoturn")
 
+_UNREACHABLE_AFTER_S = 5.0
+"""How long a process may hold a database and not be reachable."""
 _LOOK_AGAIN_AFTER_S = 0.005
 _LOOK_AGAIN_AT_MOST_S = 0.2
 """Between two looks at who owns a database that is changing hands; the request's time budget ends it."""
@@ -111,9 +113,15 @@ async def invoke(
         observer(operation.name, outcome, node.ambient.monotonic() - started)
 
 
+async def listen(node: Node, observer: Observer = ignore) -> None:
+    """Have the other processes on the data directory reach this one, and begin the upkeep, unless that was done."""
+    await node.listen(partial(_answer, node, observer))
+
+
 async def _where_it_is_owned(node: Node, operation: Operation, request: PeerRequest, observer: Observer) -> Reply:
     """Run it here unless another process has the database open: then there, in one hop."""
     deadline = None if request.timeout_s is None else node.ambient.monotonic() + request.timeout_s
+    give_up_at = node.ambient.monotonic() + _UNREACHABLE_AFTER_S
     wait_s = _LOOK_AGAIN_AFTER_S
     while True:
         try:
@@ -129,6 +137,8 @@ async def _where_it_is_owned(node: Node, operation: Operation, request: PeerRequ
             except PeerLost as lost:
                 if lost.sent and not (operation.read_only or operation.idempotent):
                     raise
+                if node.ambient.monotonic() >= give_up_at:
+                    raise OwnerUnreachable("the process that has the database open does not answer") from lost
         await asyncio.sleep(wait_s)
         wait_s = min(2 * wait_s, _LOOK_AGAIN_AT_MOST_S)
 
@@ -147,10 +157,10 @@ async def _here(
         address = replace(address, branch=MAIN)
     name = address.database or ""
     entry = node.catalog.known(name) or await node.wait_for(lambda: node.catalog.find(name))
-    listen = partial(node.listen, partial(_answer, node, observer))
     if entry is not None:
-        await listen()
-    profile = Profile(node, address, Budget(deadline, request.min_txid, request.durable), entry, listen)
+        await listen(node, observer)
+    budget = Budget(deadline, request.min_txid, request.durable)
+    profile = Profile(node, address, budget, entry, partial(listen, node, observer))
     await profile.settle()
     return await operation.handler(profile, validated)
 

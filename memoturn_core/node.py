@@ -28,6 +28,7 @@ from memoturn_storage.drill import Drill
 from memoturn_storage.engine import Engine, Limits
 from memoturn_storage.leases.file import FileLeases
 from memoturn_storage.objects.file import FileStore
+from memoturn_storage.objects.metered import MeteredStore
 from memoturn_storage.objects.store import ObjectStore
 from memoturn_storage.past import Past
 from memoturn_storage.upkeep import Upkeep
@@ -42,6 +43,8 @@ class Node:
     branching: Branching
     past: Past
     store: ObjectStore
+    metered: MeteredStore
+    """The same, as everything here uses it: what is asked of it is counted."""
     ambient: Ambient
     started: float
     peers: Peers
@@ -78,7 +81,8 @@ class Node:
             Unavailable: the directory cannot be used.
         """
         world = ambient or SystemAmbient()
-        objects = store or FileStore(directory / "objects", world, create=False)
+        given = store or FileStore(directory / "objects", world, create=False)
+        objects = MeteredStore(given)
         catalog = Catalog(directory, objects, world)
         if create:
             catalog.prepare()  # first, for it may fail and the engine has threads
@@ -109,7 +113,8 @@ class Node:
             catalog=catalog,
             branching=branching,
             past=Past(engine, branching, SCHEMA, world),
-            store=objects,
+            store=given,
+            metered=objects,
             ambient=world,
             started=world.monotonic(),
             peers=Peers(world),

@@ -133,7 +133,7 @@ class PeerServer:
             listening = _listening(self._path, self._directory)
         except OSError as error:
             raise Unavailable(f"the socket between processes cannot be made: {error.strerror or error}") from error
-        self._server = await asyncio.start_unix_server(self._serve, sock=listening, limit=_BUFFER)
+        self._server = await asyncio.start_unix_server(self._accept, sock=listening, limit=_BUFFER)
 
     async def close(self, wait_s: float = 10.0) -> None:
         """Accept nothing more, let what runs finish for `wait_s` seconds, cancel the rest, remove the socket."""
@@ -142,7 +142,7 @@ class PeerServer:
             return
         self._server.close()
         self._path.unlink(missing_ok=True)
-        for connection in self._idle:
+        for connection in list(self._idle):
             connection.cancel()
         if self._connections:
             _, unfinished = await asyncio.wait(self._connections, timeout=wait_s)
@@ -150,10 +150,15 @@ class PeerServer:
                 connection.cancel()
             await asyncio.gather(*unfinished, return_exceptions=True)
 
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        # A task of our own: before Python 3.12, one that asyncio's streams made is a fault in the log when cancelled.
+        connection = asyncio.ensure_future(self._serve(reader, writer))
+        self._connections.add(connection)
+        connection.add_done_callback(self._connections.discard)
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connection = asyncio.current_task()
-        assert connection is not None  # noqa: S101 - a coroutine of asyncio's streams runs as a task
-        self._connections.add(connection)
+        assert connection is not None  # noqa: S101 - `_accept` made one
         # `drain` then waits until the system has every byte, which `_ACCEPTED` means to be true.
         writer.transport.set_write_buffer_limits(high=0)
         try:
@@ -169,7 +174,6 @@ class PeerServer:
             log.debug("connection of another process lost", reason=repr(lost))
         finally:
             self._idle.discard(connection)
-            self._connections.discard(connection)
             await _hang_up(writer)
 
     async def _converse(self, body: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:

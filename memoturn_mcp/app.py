@@ -21,6 +21,7 @@ from starlette.routing import Mount, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from memoturn_core.caller import LOCAL
+from memoturn_core.invoke import listen
 from memoturn_core.node import Node
 from memoturn_mcp import docs_page, openapi
 from memoturn_mcp.front import Front
@@ -57,6 +58,8 @@ def http_app(node: Node, settings: Settings) -> ASGIApp:
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        # What a killed process left here is shipped whether or not anybody asks for it.
+        await listen(node, metrics.observe)
         async with sessions.run():
             yield
 

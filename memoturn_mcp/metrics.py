@@ -79,3 +79,11 @@ class _Storage(Collector):
         }
         for name, (help_text, value) in counters.items():
             yield CounterMetricFamily(f"memoturn_{name}", help_text, value)
+        calls = CounterMetricFamily(
+            "memoturn_object_store_calls",
+            "Calls to the object store by their outcome: ok, missing, precondition or error.",
+            labels=["operation", "outcome"],
+        )
+        for (operation, outcome), count in self._node.metered.calls().items():
+            calls.add_metric([operation, outcome], count)
+        yield calls

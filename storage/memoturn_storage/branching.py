@@ -12,9 +12,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
 
 from memoturn_schemas.errors import AlreadyExists, BranchNotFound, Conflict, InvalidRequest, Unavailable
+from memoturn_schemas.moment import parse_time
 from memoturn_storage.ambient import Ambient
 from memoturn_storage.branch import Branch, Fenced
 from memoturn_storage.engine import Engine
@@ -44,12 +44,9 @@ class Moment:
         if ":" not in value:
             return cls(checkpoint=value)
         try:
-            time = datetime.fromisoformat(value)
-        except ValueError:
-            raise InvalidRequest(f"{value!r} is neither a transaction, a checkpoint nor an RFC 3339 time") from None
-        if time.tzinfo is None:
-            raise InvalidRequest(f"the time {value!r} needs an offset, such as Z or +02:00")
-        return cls(at_ms=int(time.timestamp() * 1000))
+            return cls(at_ms=parse_time(value))
+        except ValueError as error:
+            raise InvalidRequest(f"the moment {value!r} {error}") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,15 +179,19 @@ class Branching:
         Raises:
             BranchNotFound; Conflict: nothing was ever written.
         """
-        txid = self.shipped_manifest(ref).head_txid
+        shipped = self.shipped_manifest(ref)
+        txid = shipped.head_txid
         if txid == 0:
             raise Conflict(f"nothing was written to {ref.branch} that a checkpoint could name")
-        self._engine.update_manifest(
-            ref,
-            lambda manifest: (
-                manifest if manifest.checkpoints.get(name) == txid else manifest.with_checkpoint(name, txid)
-            ),
-        )
+
+        def named(manifest: Manifest) -> Manifest:
+            if manifest.checkpoints.get(name) == txid:
+                return manifest
+            if manifest.head_txid < txid or manifest.position(txid) not in (shipped.head, None):
+                raise Unavailable(f"the history of {ref.branch} was replaced meanwhile; try again")
+            return manifest.with_checkpoint(name, txid)
+
+        self._engine.update_manifest(ref, named)
         return txid
 
     def rewind(self, ref: BranchRef, to: Moment) -> Rewound:
@@ -212,7 +213,14 @@ class Branching:
                 raise Conflict(f"nothing was ever written to {ref.branch}")
             manifest = held.manifest
             end = self._engine.restorer.position(manifest, self.resolve(manifest, to))
-            return self._replace_history(branch, lambda current: current.cut(end))
+
+            def cut(current: Manifest) -> Manifest:
+                if current.lineage not in (manifest.lineage, branch.origin.lineage):
+                    raise Unavailable(f"the history of {ref.branch} was replaced meanwhile; try again")
+                current.plan(end.txid)  # retention may have taken it meanwhile
+                return current.cut(end)
+
+            return self._replace_history(branch, cut)
 
         return self._engine.exclusive(ref, effect).result()
 

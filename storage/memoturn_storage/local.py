@@ -42,7 +42,8 @@ class Origin:
 
     def continues(self, manifest: Manifest) -> bool:
         """Whether everything in the manifest is in the local file too, and the file may hold more."""
-        return manifest.lineage == self.lineage or Base.of(manifest) == self.base
+        begun = manifest.epoch > 0  # an empty manifest of epoch 0 only says that there is a database
+        return manifest.lineage == self.lineage or Base.of(manifest) == self.base or (self.base is None and not begun)
 
 
 class LocalFiles:

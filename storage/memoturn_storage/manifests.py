@@ -117,10 +117,13 @@ class Manifests:
 
     def branches(self, uuid: str) -> list[Held]:
         """The manifests of every branch of a database, deleted ones too, by name."""
-        prefix = branches_prefix(uuid)
-        names = [info.key.removeprefix(prefix).partition("/")[0] for info in self._store.list(prefix)]
-        found = (self.read(BranchRef(uuid, name)) for name in names)
+        found = (self.read(ref) for ref in self.refs(uuid))
         return [held for held in found if held is not None]
+
+    def refs(self, uuid: str) -> list[BranchRef]:
+        """The branches of a database that have a manifest, deleted ones too, by name; none of them is read."""
+        prefix = branches_prefix(uuid)
+        return [BranchRef(uuid, info.key.removeprefix(prefix).partition("/")[0]) for info in self._store.list(prefix)]
 
     def _new_write_id(self) -> str:
         return self._ambient.token(16).hex()

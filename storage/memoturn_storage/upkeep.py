@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
@@ -28,6 +29,8 @@ from memoturn_storage.engine import Engine, Limits
 from memoturn_storage.errors import translate
 from memoturn_storage.leases.lease import Leases, OwnedElsewhere
 from memoturn_storage.manifest import BranchRef
+
+T = TypeVar("T")
 
 log = structlog.get_logger("memoturn")
 
@@ -178,19 +181,22 @@ class Upkeep:
     def try_a_restore(self) -> None:
         """Drill one branch of one database, whichever chance picks."""
         uuids = self._databases()
-        if not uuids:
+        refs = self._engine.manifests.refs(self._any(uuids)) if uuids else []
+        if not refs:
             return
-        uuid = uuids[int.from_bytes(self._ambient.token(8)) % len(uuids)]
-        for held in self._engine.manifests.branches(uuid)[:1]:
-            result = self._drill.run(held.manifest.ref)
-            self.stats = replace(
-                self.stats,
-                drills_ok=self.stats.drills_ok + (result.ok is True),
-                drills_failed=self.stats.drills_failed + (result.ok is False),
-                drill_seconds=self.stats.drill_seconds if result.ok is None else result.seconds,
-            )
-            if result.ok is False:
-                log.error("a restore drill failed", database=uuid, branch=result.ref.branch, problem=result.problem)
+        result = self._drill.run(self._any(refs))
+        self.stats = replace(
+            self.stats,
+            drills_ok=self.stats.drills_ok + (result.ok is True),
+            drills_failed=self.stats.drills_failed + (result.ok is False),
+            drill_seconds=self.stats.drill_seconds if result.ok is None else result.seconds,
+        )
+        if result.ok is False:
+            ref = result.ref
+            log.error("a restore drill failed", database=ref.uuid, branch=ref.branch, problem=result.problem)
+
+    def _any(self, choices: Sequence[T]) -> T:
+        return choices[int.from_bytes(self._ambient.token(8)) % len(choices)]
 
     # --- what to visit ---------------------------------------------------------------------------
 

@@ -6,17 +6,23 @@ import json
 import socket
 import threading
 from collections.abc import Callable
+from pathlib import Path
+from random import Random
 from typing import NamedTuple
 
 import httpx
 import pytest
 
+from contract.branches import KeptStore
 from contract.live_node import Memory, assert_envelope, event, serve, task
 from contract.provider_server import Reply, provider
-from contract.replies import endpoint
+from contract.replies import endpoint, openai_says, proposed
 from contract.statuses import STATUSES
 from memoturn_core.providers.language import OpenAIModel
 from memoturn_storage.ambient import ManualAmbient
+from objects.faulty import Faults, FaultyStore
+
+DURABLE = {"Memoturn-Durability": "durable"}
 
 
 class Wrong(NamedTuple):
@@ -228,31 +234,71 @@ def test_item_5_a_txid_beyond_all_transactions_is_refused_and_is_no_fault_of_the
     assert (response.status_code, response.json()["code"]) in [(503, "unavailable"), (400, "invalid_request")]
 
 
-def test_item_6_durable_writes_without_an_object_store_are_503_unconfigured_and_write_nothing(memory):
-    durable = {"Memoturn-Durability": "durable"}
-    response = memory.ingest(event("Met Ann"), headers=durable)
-    assert (response.status_code, response.json()["code"]) == (503, "unconfigured")
-    turns = [{"role": "user", "content": "Hi"}]
-    response = memory.http.post(f"{memory.path}/extract", json={"turns": turns}, headers=durable)
-    assert (response.status_code, response.json()["code"]) == (503, "unconfigured")
-    assert not memory.exists
-    memory.keep(event("Met Ann"))
-    assert memory.ingest(event("Met Bob"), headers=durable).status_code == 503
-    assert memory.txid == 1
+def on_a_fresh_node(directory: Path, store: KeptStore, memory: Memory) -> set[str]:
+    """What a node finds of the profile that has nothing but what is in the object store now."""
+    with serve(directory, store=store.copy()) as fresh:
+        return {hit["summary"] for hit in Memory(fresh.http, memory.namespace, memory.profile).found(query="met")}
 
 
-def test_item_6_elsewhere_the_wish_for_durability_is_ignored(memory):
-    durable = {"Memoturn-Durability": "durable"}
-    [kept] = memory.keep(event("Met Ann", session_id="s"))
-    http, path = memory.http, memory.path
-    assert http.post(f"{path}/recall", json={"query": "Ann"}, headers=durable).json()["memories"] != []
-    assert http.get(f"{path}/memories/{kept['id']}", headers=durable).status_code == 200
-    assert http.get(f"{path}/sessions", headers=durable).status_code == 200
-    turn = {"role": "user", "content": "Hi"}
-    assert http.post(f"{memory.database}/memory/s/turns", json=turn, headers=durable).status_code == 201
-    assert http.get(f"{memory.database}/memory/s/turns", headers=durable).status_code == 200
-    assert http.delete(f"{path}/memories/{kept['id']}", headers=durable).status_code == 204
-    assert http.delete(f"{path}/sessions/s", headers=durable).status_code == 204
+def test_item_6_a_durable_ingest_is_in_the_object_store_when_it_is_acknowledged_a_standard_one_is_not(tmp_path):
+    ambient = ManualAmbient()
+    store = KeptStore(ambient)
+    with serve(tmp_path / "node", ambient=ambient, store=store) as live:
+        memory = live.memory()
+        assert memory.ingest(event("Met Ann")).status_code == 201
+        assert on_a_fresh_node(tmp_path / "1", store, memory) == set()
+        durable = memory.ingest(event("Met Bob"), headers=DURABLE)
+        assert (durable.status_code, durable.headers["Memoturn-Txid"]) == (201, "2")
+        memory.keep(event("Met Carl"))
+        assert on_a_fresh_node(tmp_path / "2", store, memory) == {"Met Ann", "Met Bob"}
+    assert on_a_fresh_node(tmp_path / "3", store, memory) == {"Met Ann", "Met Bob", "Met Carl"}
+
+
+def test_item_6_while_the_object_store_fails_durable_writes_are_503_unavailable_and_standard_ones_go_on(tmp_path):
+    ambient = ManualAmbient()
+    store = KeptStore(ambient)
+    failing = FaultyStore(store, Random(0), Faults())
+    reply = openai_says({"memories": [proposed(summary="Met Dora")]})
+    with (
+        provider(reply) as it,
+        serve(tmp_path / "node", ambient=ambient, store=failing, language_model=model(it.url)) as live,
+    ):
+        memory = live.memory()
+        memory.keep(event("Met Ann"))
+        failing.down = True
+        extract = {"turns": [{"role": "user", "content": "Hi"}]}
+        for response in (
+            memory.ingest(event("Met Bob"), headers=DURABLE),
+            memory.http.post(f"{memory.path}/extract", json=extract, headers=DURABLE),
+        ):
+            assert (response.status_code, response.json()["code"]) == (503, "unavailable")
+        memory.keep(event("Met Carl"))
+        assert {"Met Ann", "Met Carl"} <= {hit["summary"] for hit in memory.found(query="met")}
+        assert on_a_fresh_node(tmp_path / "1", store, memory) == set()
+        failing.down = False
+        assert memory.ingest(event("Met Eve"), headers=DURABLE).status_code == 201
+        here = {hit["summary"] for hit in memory.found(query="met")}
+        assert here >= {"Met Ann", "Met Carl", "Met Eve"}
+        assert on_a_fresh_node(tmp_path / "2", store, memory) == here
+
+
+def test_item_6_elsewhere_the_wish_for_durability_is_ignored(tmp_path):
+    ambient = ManualAmbient()
+    failing = FaultyStore(KeptStore(ambient), Random(0), Faults())
+    with serve(tmp_path, ambient=ambient, store=failing) as live:
+        memory = live.memory()
+        [kept] = memory.keep(event("Met Ann", session_id="s"))
+        failing.down = True  # whoever waited for the object store would be told
+        http, path = memory.http, memory.path
+        assert http.post(f"{path}/recall", json={"query": "Ann"}, headers=DURABLE).json()["memories"] != []
+        assert http.get(f"{path}/memories/{kept['id']}", headers=DURABLE).status_code == 200
+        assert http.get(f"{path}/sessions", headers=DURABLE).status_code == 200
+        turn = {"role": "user", "content": "Hi"}
+        assert http.post(f"{memory.database}/memory/s/turns", json=turn, headers=DURABLE).status_code == 201
+        assert http.get(f"{memory.database}/memory/s/turns", headers=DURABLE).status_code == 200
+        assert http.delete(f"{path}/memories/{kept['id']}", headers=DURABLE).status_code == 204
+        assert http.delete(f"{path}/sessions/s", headers=DURABLE).status_code == 204
+        failing.down = False
 
 
 def model(url: str) -> OpenAIModel:

@@ -41,8 +41,8 @@ def live(tmp_path_factory):
         yield served
 
 
-def beside_writers(memory: Memory, work: Callable[[], None], *, also: int = 200) -> set[str]:
-    """Do `work` while two clients write, one of them durably; the notes they wrote. Statuses are 201 or `also`."""
+def beside_writers(memory: Memory, work: Callable[[], None], *, also: tuple[int, ...] = ()) -> set[str]:
+    """Do `work` while two clients write, one of them durably; the notes they wrote. Statuses are 201 or of `also`."""
     over = threading.Event()
     begun = threading.Barrier(3)
 
@@ -52,7 +52,7 @@ def beside_writers(memory: Memory, work: Callable[[], None], *, also: int = 200)
         while not over.is_set():
             number += 1
             response = memory.ingest(event(f"note {number} by {by}"), headers=headers)
-            assert response.status_code in (201, also), response.text
+            assert response.status_code in (201, *also), response.text
             if response.status_code == 201:
                 kept.add(f"note {number} by {by}")
             if number == 2:
@@ -161,7 +161,7 @@ def test_a_branch_that_is_deleted_while_others_write_to_it_is_gone_and_main_is_w
     memory.keep(event("note 0"))
     for _ in range(4):
         there = fork(memory, "x")
-        beside_writers(there, lambda: remove_it(memory), also=404)
+        beside_writers(there, lambda: remove_it(memory), also=(404, 503))  # 503: it was written, and never shipped
         assert there.recall(query="note").status_code == 404
         assert names(memory) == []
     assert summaries(memory) == {"note 0"}
@@ -207,7 +207,8 @@ def test_everything_at_once_on_one_profile_ends_in_a_profile_that_another_node_c
         with ThreadPoolExecutor(4) as pool:
             for each in [pool.submit(action) for _ in range(4) for action in actions]:
                 response = each.result(WAIT)
-                assert response.status_code in (200, 201, 204, 404, 409), response.text
+                # 503 where the history was replaced or the branch deleted under it: trying again is safe.
+                assert response.status_code in (200, 201, 204, 404, 409, 503), response.text
 
     beside_writers(memory, work)
     whole(live, memory)

@@ -94,3 +94,13 @@ def test_every_setting_is_documented():
 
     text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
     assert {name for name in settings._KNOWN if f"`{name}`" not in text} == set()
+
+
+def test_documented_defaults_are_the_defaults():
+    from memoturn_mcp.settings import Settings
+
+    text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    documented = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)` \|", text, re.MULTILINE))
+    assert len(documented) > 15
+    for variable, default in documented.items():
+        assert Settings.from_environment({variable: default}) == Settings.from_environment({}), variable

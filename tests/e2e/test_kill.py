@@ -10,27 +10,24 @@ import asyncio
 import itertools
 import json
 import os
-import signal
 import subprocess
 import sys
-import threading
 from collections import Counter
 from pathlib import Path
-from queue import SimpleQueue
-from typing import IO, Any
+from typing import Any
 
+from e2e.raw_server import Said, raw_server
 from memoturn_core.address import Address
 from memoturn_core.caller import LOCAL
 from memoturn_core.invoke import invoke
 from memoturn_core.node import Node
 from memoturn_core.registry import OPERATIONS
+from memoturn_storage.engine import Limits
 from memoturn_storage.handle import Snapshot
+from memoturn_storage.manifest import BranchRef
 
 BATCH = 10
 IN_FLIGHT = 4
-WAIT = 30
-"""Seconds after which something that should have happened counts as hung."""
-
 PROFILE = Address.of_profile("killed", "profile")
 
 WRITER = f"""
@@ -41,6 +38,7 @@ from memoturn_core.caller import LOCAL
 from memoturn_core.invoke import invoke
 from memoturn_core.node import Node
 from memoturn_core.registry import OPERATIONS
+from memoturn_storage.engine import Limits
 
 numbers = itertools.count(int(sys.argv[2]))
 
@@ -51,7 +49,7 @@ async def write(node, batches):
         print(number, flush=True)
 
 async def main():
-    node = Node.open(Path(sys.argv[1]), threads=2)
+    node = Node.open(Path(sys.argv[1]), limits=Limits(threads=2))
     print("ready", flush=True)
     await asyncio.gather(*(write(node, sys.argv[3]) for _ in range({IN_FLIGHT})))
 
@@ -74,32 +72,6 @@ def batch(number: int | str) -> list[dict[str, Any]]:
     ]
 
 
-class Said:
-    """The lines that a process says, read as they come, so that it never waits for us."""
-
-    def __init__(self, process: subprocess.Popen[str]) -> None:
-        self._process = process
-        self._lines: SimpleQueue[str] = SimpleQueue()
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-
-    def _read(self) -> None:
-        assert self._process.stdout is not None
-        for line in self._process.stdout:
-            self._lines.put(line)
-
-    def lines(self, count: int) -> list[str]:
-        return [self._lines.get(timeout=WAIT) for _ in range(count)]
-
-    def until_killed(self) -> list[str]:
-        """Kill the process and give what it had still said; a last line that is cut short is not said."""
-        self._process.send_signal(signal.SIGKILL)
-        assert self._process.wait(WAIT) == -signal.SIGKILL
-        self._reader.join(WAIT)
-        rest = [self._lines.get() for _ in range(self._lines.qsize())]
-        return [line for line in rest if line.endswith("\n")]
-
-
 def state(snapshot: Snapshot) -> dict[str, Any]:
     connection = snapshot.connection
     for table in ("__memoturn_memories_fts", "__memoturn_turns_fts"):
@@ -117,14 +89,14 @@ def state(snapshot: Snapshot) -> dict[str, Any]:
 
 def inspect_and_write(directory: Path, number: int) -> dict[str, Any]:
     """What a process that comes afterwards finds; it also writes batch `number`."""
-    node = Node.open(directory, threads=0)
+    node = Node.open(directory, limits=Limits(threads=0))
 
     async def call(operation: str, **arguments: Any) -> Any:
         return (await invoke(node, OPERATIONS[operation], PROFILE, arguments, LOCAL)).value
 
     async def use() -> dict[str, Any]:
         entry = node.catalog.create(PROFILE.database or "")
-        found = node.engine.read(node.catalog.database(entry, "main"), state).result().value
+        found = node.engine.read(BranchRef(entry.uuid), state).result().value
         written = await call("memory_ingest", memories=batch(number))
         assert {result["status"] for result in written["results"]} == {"created"}
         hits = (await call("memory_recall", topic_key="topic.3"))["memories"]
@@ -179,38 +151,11 @@ def test_a_killed_mcp_server_loses_nothing_that_it_acknowledged(tmp_path: Path) 
     asked: set[int] = set()
     numbers = itertools.count()
     for lines in (1, 7, 30, 75):
-        with (
-            (tmp_path / "stderr").open("w") as stderr,
-            subprocess.Popen(
-                [sys.executable, "-m", "memoturn_mcp"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                env=environment,
-                cwd=tmp_path,
-                text=True,
-            ) as server,
-        ):
-            said = Said(server)
-
-            def send(message: dict[str, Any], to: IO[str] | None = server.stdin) -> None:
-                assert to is not None
-                to.write(json.dumps({"jsonrpc": "2.0", **message}) + "\n")
-                to.flush()
-
-            opening = {
-                "protocolVersion": "2025-06-18",
-                "capabilities": {},
-                "clientInfo": {"name": "test", "version": "1"},
-            }
-            send({"id": "opening", "method": "initialize", "params": opening})
-            assert json.loads(said.lines(1)[0])["result"]["serverInfo"]["name"] == "memoturn"
-            send({"method": "notifications/initialized"})
+        with raw_server(tmp_path, environment) as server:
             for number in itertools.islice(numbers, lines + 10):
                 asked.add(number)
-                call = {"name": "memory_ingest", "arguments": {"memories": batch(number)}}
-                send({"id": number, "method": "tools/call", "params": call})
-            answers = [json.loads(line) for line in said.lines(lines) + said.until_killed()]
+                server.call(number, "memory_ingest", memories=batch(number))
+            answers = [json.loads(line) for line in server.said.lines(lines) + server.said.until_killed()]
         assert [answer for answer in answers if "error" in answer or answer["result"].get("isError")] == []
         acknowledged |= {answer["id"] for answer in answers}
         mine = next(numbers)

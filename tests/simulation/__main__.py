@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 
 from simulation.many import failures, replay
 from simulation.model import Violation
@@ -20,7 +19,6 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1000, help="how many runs (default 1000)")
     parser.add_argument("--first", type=int, default=0, help="the first seed (default 0)")
     parser.add_argument("--seed", type=int, help="run this one alone and print its course")
-    parser.add_argument("--save", type=Path, help="append the failing seeds to this file and go on")
     arguments = parser.parse_args()
     if arguments.seed is not None:
         try:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 from memoturn_storage.branch import Branch
 from memoturn_storage.connection import PAGE_SIZE
@@ -101,16 +101,6 @@ class Intent:
     """For retention: from when on every transaction must stay."""
 
 
-class Writer(Protocol):
-    """A process, by which its writes are told from those of others."""
-
-    disk: Disk
-
-
-class Disk(Protocol):
-    lines: dict[BranchRef, Line]
-
-
 @dataclass(slots=True)
 class Model:
     truths: dict[BranchRef, list[Truth | None]] = field(default_factory=dict)
@@ -164,11 +154,11 @@ class Model:
     # --- manifests -------------------------------------------------------------------------------
 
     def manifest_landed(
-        self, manifest: Manifest, version: str, intent: Intent, writer: Writer, keys: Iterable[str]
+        self, manifest: Manifest, version: str, intent: Intent, writer: object, keys: Iterable[str]
     ) -> None:
         """A manifest has just replaced the one before it."""
         ref, before = manifest.ref, self.truth(manifest.ref)
-        for key in manifest.keys():
+        for key in sorted(manifest.keys()) if manifest.deleted_at is None else ():
             require(key in keys, f"the manifest of {ref.branch} names {key}, which is not in the store")
         self.written += 1
         if manifest.deleted_at is not None:
@@ -204,17 +194,13 @@ class Model:
         require((before and not before.alive) or meant, f"nobody asked to delete {manifest.branch}")
         return Truth(manifest, {}, object())
 
-    def _created(self, manifest: Manifest, intent: Intent, writer: Writer) -> Truth:
+    def _created(self, manifest: Manifest, intent: Intent, writer: object) -> Truth:
         ref = manifest.ref
         if manifest.lineage in self.lines and manifest.head_txid > 0:
             return self._appended(manifest, None, writer)
         if manifest.parent is None:
             require(manifest.head_txid == 0, f"{ref.branch} was created with a history of nowhere")
-            empty = Truth(manifest, {}, object())
-            own = writer.disk.lines.get(ref)
-            if own is not None and own.base is None:
-                own.base = empty.event  # who declares the branch has not carried on from himself
-            return empty
+            return Truth(manifest, {}, None)  # which says no more than that there is a database
         require(intent.kind == "fork" and intent.ref == ref, f"nobody asked to create {ref.branch}")
         parent = BranchRef(ref.uuid, manifest.parent.branch)
         for candidate in reversed(self.during(parent, intent.began)):
@@ -240,7 +226,7 @@ class Model:
         require(not lost, f"{manifest.branch} lost the checkpoints {sorted(lost)}")
         return Truth(manifest, states, before.event)
 
-    def _appended(self, manifest: Manifest, before: Truth | None, writer: Writer) -> Truth:
+    def _appended(self, manifest: Manifest, before: Truth | None, writer: object) -> Truth:
         ref, line = manifest.ref, self.lines[manifest.lineage]
         event = None if before is None else before.event
         require(line.base is event, f"a write to {ref.branch} was linked although others had carried on")
@@ -283,10 +269,7 @@ class Model:
         ends = [(entry.txid, entry.checksum) for entry in manifest.snapshots]
         for txid, expected in ends + [(entry.max, entry.checksum) for entry in manifest.segments]:
             if txid in states:
-                require(
-                    states[txid].checksum == expected,
-                    f"{name} has another checksum after transaction {txid} than the file had",
-                )
+                require(states[txid].checksum == expected, f"{name} is another after transaction {txid} than the file")
         for checkpoint, txid in manifest.checkpoints.items():
             require(txid in states, f"the checkpoint {checkpoint} of {name} is not in its history, {txid}")
 
@@ -294,7 +277,8 @@ class Model:
 
     def object_removed(self, key: str) -> None:
         for truth in self.live():
-            require(key not in truth.manifest.keys(), f"{key}, which {truth.manifest.branch} needs, was removed")
+            needed = truth.manifest.keys()
+            require(key not in needed, f"{key}, which {truth.manifest.branch} needs, was removed")
 
     def object_replaced(self, key: str, same: bool) -> None:
         require(same, f"the name {key} was used again")

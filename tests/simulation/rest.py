@@ -57,7 +57,7 @@ def check(world: World, txids: Callable[[Truth], Iterable[int]]) -> None:
         world.pass_time(1.5 * world.limits.grace_s)
         for uuid in world.uuids:
             world.run(newcomer, "collects", partial(operations.collect, world, newcomer, uuid))
-    needed = {key for truth in world.model.live() for key in truth.manifest.keys()}
+    needed: set[str] = set().union(*(truth.manifest.keys() for truth in world.model.live()))
     for uuid in world.uuids:
         for prefix in (segments_prefix(uuid), snapshots_prefix(uuid)):
             found = {info.key for info in world.landing.store.list(prefix)}

@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
-from memoturn_storage import handle, restore, waking
 from memoturn_storage.branch import Branch
-from memoturn_storage.handle import Result
-from memoturn_storage.manifest import Manifest
+from memoturn_storage.branching import Branching
+from memoturn_storage.collector import Collector
+from memoturn_storage.handle import Handle, Result
+from memoturn_storage.local import LocalFiles
+from memoturn_storage.manifest import BranchRef, Manifest
 from memoturn_storage.manifests import Held, Manifests
 from memoturn_storage.objects.store import PreconditionFailed
+from memoturn_storage.waking import Waker
 from simulation.many import failures, replay
 from simulation.steps import run
 
@@ -41,11 +44,11 @@ def no_fence() -> None:
 
 
 def acknowledged_before_the_store_has_it() -> None:
-    def resolve(_handle: handle.Handle, job: Any, result: Result[Any]) -> None:
+    def resolve(_handle: Handle, job: Any, result: Result[Any]) -> None:
         future: Future[Result[Any]] = job.future
         future.set_result(result)
 
-    handle.Handle._resolve = resolve  # type: ignore[method-assign]
+    Handle._resolve = resolve  # type: ignore[method-assign]
 
 
 def a_lost_race_taken_for_won() -> None:
@@ -60,36 +63,28 @@ def a_lost_race_taken_for_won() -> None:
     Manifests.update = update  # type: ignore[method-assign]
 
 
-def unshipped_commits_forgotten() -> None:
-    def hand_over(_spooled: object, _unshipped: int, branch: Branch) -> None:
-        assert branch.handle is not None
-        branch.handle.fold()
+def local_files_never_kept() -> None:
+    def open_local(_waker: Waker, _ref: BranchRef, files: LocalFiles, _held: Held | None) -> None:
+        files.discard()
 
-    waking._Spooled.hand_over = hand_over  # type: ignore[method-assign]
-
-
-def cut_objects_read_whole() -> None:
-    read = restore._transactions
-
-    def transactions(segment: Any, data: bytes) -> Any:
-        segment_of_all = segment.__class__(**{**_fields(segment), "max": 1 << 40})
-        return read(segment_of_all, data)
-
-    def image(self: restore.Restorer, manifest: Manifest, txid: int | None = None) -> bytearray:
-        wanted = manifest.head_txid if txid is None else txid
-        plan = manifest.plan(wanted)
-        found = restore._snapshot_image(plan.snapshot, self._read(plan.snapshot.key))
-        for segment in plan.segments:
-            for file in transactions(segment, self._read(segment.key)):
-                if plan.snapshot.txid < file.max_txid <= wanted:
-                    restore.apply_to_image(found, file)
-        return found
-
-    restore.Restorer.image = image  # type: ignore[method-assign]
+    Waker._open_local = open_local  # type: ignore[method-assign,assignment]
 
 
-def _fields(entry: Any) -> dict[str, Any]:
-    return {name: getattr(entry, name) for name in entry.__slots__}
+def a_fork_that_does_not_ship_first() -> None:
+    def shipped_manifest(self: Branching, ref: BranchRef) -> Manifest:
+        return self._manifests.require(ref).manifest
+
+    Branching.shipped_manifest = shipped_manifest  # type: ignore[method-assign]
+
+
+def a_collector_without_patience() -> None:
+    initialise = Collector.__init__
+
+    def hasty(self: Collector, *arguments: Any) -> None:
+        initialise(self, *arguments)
+        self._grace_ms = 0
+
+    Collector.__init__ = hasty  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize(
@@ -98,8 +93,9 @@ def _fields(entry: Any) -> dict[str, Any]:
         no_fence,
         acknowledged_before_the_store_has_it,
         a_lost_race_taken_for_won,
-        unshipped_commits_forgotten,
-        cut_objects_read_whole,
+        local_files_never_kept,
+        a_fork_that_does_not_ship_first,
+        a_collector_without_patience,
     ],
 )
 def test_a_broken_engine_is_found_out(broken: Callable[[], None]) -> None:

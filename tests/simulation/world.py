@@ -109,6 +109,11 @@ class World:
     def idle(self) -> list[Process]:
         return [process for process in self.processes if process not in self._busy]
 
+    @property
+    def amid(self) -> bool:
+        """Whether this happens while a process waits for the store."""
+        return len(self._busy) > 1
+
     def find(self, address: str) -> Process | None:
         return next((process for process in self.processes if process.name == address and process.alive), None)
 
@@ -150,7 +155,8 @@ class World:
         if self.chance(self.odds.death):
             process.die()
         elif self.chance(self.odds.others) and self.idle():
-            self.act()
+            for _ in range(self.random.choice([1, 1, 1, 4])):
+                self.act()
 
     def pass_time(self, seconds: float, *, stalled: Process | None = None) -> None:
         while seconds > 0:

@@ -114,7 +114,7 @@ def test_a_file_holds_lines_or_an_array_or_an_object_of_memories_or_one_memory(t
 def test_errors_are_one_line_with_a_hint_and_the_exit_code_of_their_kind(node: RunningNode) -> None:
     unknown = "memoturn: there is no memory mem_0\nhint: "
     nobody = "memoturn: there is no database default--nobody\nhint: profiles in namespace default: default; "
-    no_branch = "memoturn: default--default has no branch draft\nhint: without --branch "
+    no_branch = "memoturn: there is no branch draft\nhint: without --branch "
     expected: dict[tuple[str, ...], tuple[int, str]] = {
         ("get", "mem_0"): (3, unknown),
         ("forget", "mem_0", "--url", node.url): (3, unknown),

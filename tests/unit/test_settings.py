@@ -8,6 +8,7 @@ import pytest
 
 from memoturn_mcp.settings import ALL, DEFAULT, Settings
 from memoturn_schemas.errors import InvalidRequest
+from memoturn_storage.engine import Limits
 
 
 def test_nothing_set_is_a_node_on_loopback_in_the_users_data_directory():
@@ -16,6 +17,8 @@ def test_nothing_set_is_a_node_on_loopback_in_the_users_data_directory():
     assert settings.data_dir.is_absolute()
     assert settings.data_dir.name == "memoturn"
     assert settings.providers.embedding is None
+    assert (settings.object_store, settings.durable) == (None, False)
+    assert settings.limits == Limits(hot_cap=1_024)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +48,16 @@ def test_an_address_is_host_and_port(listen, host, port):
         ("MEMOTURN_READ_ONLY", "maybe", "one of"),
         ("MEMOTURN_LOG_LEVEL", "loud", "one of"),
         ("MEMOTURN_AUTH", "on", "no access tokens yet"),
-        ("MEMOTURN_DURABILITY", "durable", "no object store"),
+        ("MEMOTURN_DURABILITY", "certain", "one of standard, durable"),
+        ("MEMOTURN_OBJECT_STORE", "ftp://host/directory", "one of file://, s3://, gs://, az://, mem://"),
+        ("MEMOTURN_OBJECT_STORE", "/var/lib/objects", "one of file://"),
+        ("MEMOTURN_BACKLOG_BYTES", "1048575", "at least 1048576"),
+        ("MEMOTURN_IDLE_SECS", "0", "at least 1"),
+        ("MEMOTURN_COLD_SECS", "1h", "whole number"),
+        ("MEMOTURN_GC_GRACE_SECS", "-1", "at least 0"),
+        ("MEMOTURN_PITR_RETENTION_SECS", "0.5", "whole number"),
+        ("MEMOTURN_PITR_SNAPSHOT_RETENTION_SECS", "-1", "at least 0"),
+        ("MEMOTURN_MAINTENANCE_SECS", "0", "at least 1"),
         ("MEMOTURN_PLATFORM_KEY", "secret-value", "no such setting"),
         ("MEMOTURN_LISTENN", "x", "did you mean MEMOTURN_LISTEN?"),
         ("MEMOTURN_EMBED_PROVIDER", "hal", "one of"),
@@ -57,6 +69,38 @@ def test_what_cannot_be_honoured_is_refused_by_the_name_of_its_variable(variable
     assert variable.removesuffix("N") in str(refused.value)
     assert says in str(refused.value)
     assert "secret-value" not in str(refused.value)
+
+
+def test_what_a_node_may_use_and_how_long_it_keeps_things_can_be_set():
+    settings = Settings.from_environment(
+        {
+            "MEMOTURN_OBJECT_STORE": "s3://bucket/prefix",
+            "MEMOTURN_DURABILITY": "Durable",
+            "MEMOTURN_ENGINE_THREADS": "3",
+            "MEMOTURN_HOT_CAP": "5",
+            "MEMOTURN_WRITE_QUEUE_DEPTH": "7",
+            "MEMOTURN_BACKLOG_BYTES": "1048576",
+            "MEMOTURN_IDLE_SECS": "11",
+            "MEMOTURN_COLD_SECS": "13",
+            "MEMOTURN_GC_GRACE_SECS": "0",
+            "MEMOTURN_PITR_RETENTION_SECS": "17",
+            "MEMOTURN_PITR_SNAPSHOT_RETENTION_SECS": "19",
+            "MEMOTURN_MAINTENANCE_SECS": "23",
+        }
+    )
+    assert (settings.object_store, settings.durable) == ("s3://bucket/prefix", True)
+    assert settings.limits == Limits(
+        threads=3,
+        hot_cap=5,
+        queue_depth=7,
+        backlog_bytes=1_048_576,
+        idle_s=11,
+        cold_s=13,
+        grace_s=0,
+        fine_s=17,
+        snapshots_s=19,
+        upkeep_s=23,
+    )
 
 
 def test_listening_beyond_loopback_has_to_be_asked_for():

@@ -207,6 +207,6 @@ def silence() -> Iterator[None]:
 def test_nothing_that_is_done_to_a_database_loses_or_changes_a_state(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("memoturn_storage.handle.CHECKPOINT_FRAMES", 40)
     found = settings(
-        max_examples=40, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), database=None
+        max_examples=80, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), database=None
     )
     run_state_machine_as_test(Storage, settings=found)
