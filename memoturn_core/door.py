@@ -19,7 +19,7 @@ from memoturn_core.caller import Caller
 from memoturn_core.invoke import Observer, ignore, invoke
 from memoturn_core.node import Node
 from memoturn_core.operations import Operation, Reply, Rest, Target
-from memoturn_schemas.errors import InvalidRequest, MemoturnError, ProviderFailure, Unavailable, raised_elsewhere
+from memoturn_schemas.errors import InvalidRequest, MemoturnError, Unavailable, UpstreamFailure, raised_elsewhere
 
 
 class Door(Protocol):
@@ -119,5 +119,5 @@ def _text(value: Any) -> str:
 
 def _raised_there(response: httpx.Response, body: Any) -> MemoturnError:
     if not isinstance(body, dict) or not isinstance(body.get("error"), str):
-        return ProviderFailure(f"the node answered with status {response.status_code} and no error envelope")
+        return UpstreamFailure(f"the node answered with status {response.status_code} and no error envelope")
     return raised_elsewhere(body["error"], str(body.get("code")), response.status_code)

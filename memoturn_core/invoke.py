@@ -23,7 +23,7 @@ from memoturn_core.node import Node
 from memoturn_core.operations import DECLARED, Operation, Reply, Target
 from memoturn_core.peers import PeerLost, PeerRequest
 from memoturn_core.profiles import Budget, Profile
-from memoturn_schemas.errors import Internal, InvalidRequest, OwnerUnreachable, RequestTimeout
+from memoturn_schemas.errors import Internal, InvalidRequest, RequestTimeout, UpstreamFailure
 from memoturn_storage.errors import translate
 from memoturn_storage.leases.lease import OwnedElsewhere
 
@@ -138,7 +138,7 @@ async def _where_it_is_owned(node: Node, operation: Operation, request: PeerRequ
                 if lost.sent and not (operation.read_only or operation.idempotent):
                     raise
                 if node.ambient.monotonic() >= give_up_at:
-                    raise OwnerUnreachable("the process that has the database open does not answer") from lost
+                    raise UpstreamFailure("the process that has the database open does not answer") from lost
         await asyncio.sleep(wait_s)
         wait_s = min(2 * wait_s, _LOOK_AGAIN_AT_MOST_S)
 

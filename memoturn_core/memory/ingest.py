@@ -26,7 +26,7 @@ from memoturn_core.memory.vectors import Vector, accept_dimension, as_vector
 from memoturn_core.node import Node
 from memoturn_core.operations import Reply, Rest, Scope, Target, operation
 from memoturn_core.profiles import Profile
-from memoturn_schemas.errors import ProviderFailure
+from memoturn_schemas.errors import UpstreamFailure
 from memoturn_schemas.memory import TASK_TTL_S, IngestRequest, IngestResponse, IngestResult, MemoryItem
 from memoturn_storage.handle import Transaction
 
@@ -118,7 +118,7 @@ async def _embedded(node: Node, items: Sequence[MemoryItem]) -> dict[int, list[f
         return {}
     try:
         return dict(zip(wanted, await node.embedder.embed(texts, purpose="document"), strict=True))
-    except ProviderFailure as error:
+    except UpstreamFailure as error:
         log.warning("memories kept without embeddings", count=len(texts), error=str(error))
         return {}
 

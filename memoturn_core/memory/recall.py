@@ -25,7 +25,7 @@ from memoturn_core.memory.vectors import MemoryVectors, Vector, as_vector, dimen
 from memoturn_core.node import Node
 from memoturn_core.operations import Reply, Rest, Scope, Target, operation
 from memoturn_core.profiles import Profile
-from memoturn_schemas.errors import ProviderFailure
+from memoturn_schemas.errors import UpstreamFailure
 from memoturn_schemas.memory import (
     Channel,
     ConciseRecallResponse,
@@ -95,7 +95,7 @@ async def _query_vector(node: Node, request: RecallRequest) -> Vector | None:
         return None
     try:
         return as_vector((await node.embedder.embed([request.query], purpose="query"))[0])
-    except ProviderFailure as error:
+    except UpstreamFailure as error:
         log.warning("recall without the vector channel", error=str(error))
         return as_vector([])
 

@@ -1,6 +1,6 @@
 """Texts to vectors, by a provider that speaks `POST /v1/embeddings`.
 
-Called by ingest (documents) and recall (queries), which treat a `ProviderFailure` as "no vector". What
+Called by ingest (documents) and recall (queries), which treat a `UpstreamFailure` as "no vector". What
 comes back is either one usable vector for each text, in the order of the texts, or nothing.
 """
 
@@ -33,7 +33,7 @@ class Embedder(Protocol):
     async def embed(self, texts: Sequence[str], *, purpose: Purpose) -> list[list[float]]:
         """One vector for each text, in order, finite and all of one dimension; none for no texts.
 
-        Raises `ProviderFailure`: then there are no vectors at all.
+        Raises `UpstreamFailure`: then there are no vectors at all.
         """
         ...
 

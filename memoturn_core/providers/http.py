@@ -1,6 +1,6 @@
 """JSON over HTTP to one provider: what the embedding and language clients beside this file stand on.
 
-`ProviderClient.post` returns the JSON object the provider answered with, or raises `ProviderFailure`.
+`ProviderClient.post` returns the JSON object the provider answered with, or raises `UpstreamFailure`.
 Its message names the provider, the status and at most the kind of a network fault; neither a
 credential nor a word of the response gets into it. Every exception of httpx ends here.
 
@@ -24,7 +24,7 @@ import anyio
 import httpx
 import orjson
 
-from memoturn_schemas.errors import InvalidRequest, ProviderFailure
+from memoturn_schemas.errors import InvalidRequest, UpstreamFailure
 from memoturn_storage.ambient import Ambient
 
 FAILURES_TO_OPEN = 5
@@ -66,7 +66,7 @@ class ProviderClient:
     async def post(self, path: str, payload: Mapping[str, object]) -> dict[str, object]:
         """The JSON object that `path` (from the root: `/v1/...`) answers `payload` with.
 
-        Raises `ProviderFailure`, or `InvalidRequest` for a payload that JSON cannot carry.
+        Raises `UpstreamFailure`, or `InvalidRequest` for a payload that JSON cannot carry.
         """
         body = encode(payload)
         if not self._circuit.admits():
@@ -74,7 +74,7 @@ class ProviderClient:
         try:
             response = await self._response(path, body)
             answer = self.decode(response.content) if response.is_success else None
-        except ProviderFailure:
+        except UpstreamFailure:
             self._circuit.failed()
             raise
         self._circuit.answered()
@@ -86,9 +86,9 @@ class ProviderClient:
         if self._http is not None:
             await self._http.aclose()
 
-    def failure(self, what: str) -> ProviderFailure:
+    def failure(self, what: str) -> UpstreamFailure:
         """What to raise when the provider, the grammatical subject, did `what`."""
-        return ProviderFailure(f"The provider {self.name} {what}.")
+        return UpstreamFailure(f"The provider {self.name} {what}.")
 
     def decode(self, text: bytes | str) -> dict[str, object]:
         """The JSON object that `text`, a part of the provider's answer, must be."""

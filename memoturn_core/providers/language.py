@@ -2,7 +2,7 @@
 
 Called by extract and ask. Turns, questions and memories reach the model as one JSON document that its
 instructions declare to be data (`tasks`). A refusal, a reply that was cut off, or one that is not of
-the shape asked for is a `ProviderFailure`; a model never gets half of its reply accepted.
+the shape asked for is a `UpstreamFailure`; a model never gets half of its reply accepted.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from memoturn_core.providers.http import Endpoint, ProviderClient, encode
 from memoturn_core.providers.tasks import ANSWER, EXTRACT, ProposalType, ProposedMemory, R, Task
-from memoturn_schemas.errors import ProviderFailure
+from memoturn_schemas.errors import UpstreamFailure
 from memoturn_storage.ambient import Ambient
 
 MAX_OUTPUT_TOKENS = 8192
@@ -59,7 +59,7 @@ class Answer:
 
 
 class LanguageModel(Protocol):
-    """Reads transcripts and memories. Both calls raise `ProviderFailure` and write nothing."""
+    """Reads transcripts and memories. Both calls raise `UpstreamFailure` and write nothing."""
 
     @property
     def model(self) -> str:
@@ -118,13 +118,13 @@ class _StructuredModel(ABC):
 
     @abstractmethod
     async def _reply(self, task: Task[R], document: str) -> object:
-        """What the model replied, unchecked; `ProviderFailure` unless it came to a regular end."""
+        """What the model replied, unchecked; `UpstreamFailure` unless it came to a regular end."""
 
     @staticmethod
     @abstractmethod
     def _headers(api_key: str | None) -> dict[str, str]: ...
 
-    def _stopped(self, reason: object) -> ProviderFailure:
+    def _stopped(self, reason: object) -> UpstreamFailure:
         return self._client.failure(_STOPPED.get(str(reason), "did not give the answer it was told to"))
 
 

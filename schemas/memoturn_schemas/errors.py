@@ -189,16 +189,8 @@ class Internal(MemoturnError):
     """A fault of ours. Details go to the log under the request id, never to the client."""
 
 
-class OwnerUnreachable(MemoturnError):
-    """The process that has the database open does not answer; nothing was done."""
-
-    status = 502
-    exit_code = 6
-    retryable = True
-
-
-class ProviderFailure(MemoturnError):
-    """An embedding or language model provider failed or answered garbage; nothing was written."""
+class UpstreamFailure(MemoturnError):
+    """What this node had to ask failed or answered garbage: a model provider, or a database's owner."""
 
     status = 502
     exit_code = 6

@@ -9,6 +9,7 @@ Names decide nothing about paths: a database's files lie under its uuid. Called 
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,8 @@ SCHEMA = Schema(
 
 NAMES_PREFIX = "v1/_catalog/names/"
 
+_UUID = re.compile("[0-9a-f]{32}")
+
 _KNOWN_AT_MOST = 20_000
 """Entries kept in memory, so that a node with many idle databases does not grow with their number."""
 
@@ -60,9 +63,12 @@ class Entry:
     @classmethod
     def decode(cls, data: bytes, key: str) -> Entry:
         try:
-            return cls(**orjson.loads(data))
+            entry = cls(**orjson.loads(data))
+            if _key(entry.name) != key or not _UUID.fullmatch(entry.uuid):
+                raise ValueError("it is not that of this name")
         except (ValueError, TypeError) as error:
             raise Internal(f"the catalogue's entry {key} is damaged: {error!r}") from error
+        return entry
 
 
 class Catalog:

@@ -35,6 +35,7 @@ from memoturn_storage.objects.store import ObjectStore
 from memoturn_storage.publisher import Publisher, PublisherStats
 from memoturn_storage.restore import Restorer
 from memoturn_storage.schema import Schema
+from memoturn_storage.tail import Backlog
 from memoturn_storage.waking import Waker
 from memoturn_storage.worker import Worker
 
@@ -249,14 +250,24 @@ class Engine:
         for worker in self._workers:
             worker.put_idle_to_sleep(self._limits.idle_s)
 
+    def left(self) -> dict[BranchRef, Backlog]:
+        """The branches that sleep with commits which the object store has not; they are shipped when they wake."""
+        return {ref: backlog for worker in self._workers for ref, backlog in worker.left().items()}
+
+    def forget_left(self, ref: BranchRef) -> None:
+        """Another process has the branch, or it was deleted: there is nothing left to ship here."""
+        self._worker(ref).forget_left(ref)
+
     def stats(self) -> EngineStats:
-        tails = [branch.tail for worker in self._workers for branch in worker.branches()]
-        oldest = [at for tail in tails if (at := tail.oldest_at) is not None]
+        backlogs = [branch.tail.backlog for worker in self._workers for branch in worker.branches()]
+        open_branches = len(backlogs)
+        backlogs += self.left().values()
+        oldest = [backlog.oldest_at for backlog in backlogs if backlog.oldest_at is not None]
         return EngineStats(
-            open_branches=len(tails),
+            open_branches=open_branches,
             waiting_jobs=sum(worker.waiting() for worker in self._workers),
-            unshipped_transactions=sum(tail.commits for tail in tails),
-            unshipped_bytes=sum(tail.log_bytes for tail in tails),
+            unshipped_transactions=sum(backlog.commits for backlog in backlogs),
+            unshipped_bytes=sum(backlog.log_bytes for backlog in backlogs),
             oldest_unshipped_ms=self._ambient.now_ms() - min(oldest) if oldest else None,
             published=self.publisher.stats,
         )

@@ -45,6 +45,15 @@ class Commit:
 
 
 @dataclass(frozen=True, slots=True)
+class Backlog:
+    """How much is committed and not shipped; `oldest_at` in Unix milliseconds, None where nothing is."""
+
+    commits: int
+    log_bytes: int
+    oldest_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
 class Sealed:
     """What goes into the object store next: a snapshot where history begins, and the transactions above `min`."""
 
@@ -84,6 +93,7 @@ class Tail:
         self._sealed: Sealed | None = None
         self._start_frame = 0
         self._end_frame = 0
+        self._salts: bytes | None = None  # of the log that is read, None before the first read of it
         self._last_at = 0 if shipped is None else shipped.at
         self.shipped = 0 if shipped is None else shipped.txid
         self.broken = False
@@ -114,6 +124,7 @@ class Tail:
                 # The log was begun anew, which takes what was in it: no harm if all of that is shipped.
                 self.broken = self.broken or bool(self._commits)
                 self._start_frame = 0
+                self._salts = None
             # Time in a history never goes back, whatever the clock does.
             self._last_at = max(self._last_at, now_ms)
             self._commits.append(Commit(txid, end_frame, self._last_at))
@@ -131,6 +142,7 @@ class Tail:
         """The log was folded back into the file and is empty."""
         with self._lock:
             self._start_frame = self._end_frame = 0
+            self._salts = None
 
     # --- any thread ------------------------------------------------------------------------------
 
@@ -153,6 +165,10 @@ class Tail:
         """When the oldest unshipped transaction was committed, Unix milliseconds."""
         with self._lock:
             return self._commits[0].at if self._commits else None
+
+    @property
+    def backlog(self) -> Backlog:
+        return Backlog(self.commits, self.log_bytes, self.oldest_at)
 
     @property
     def awaited(self) -> bool:
@@ -198,6 +214,7 @@ class Tail:
         """Go on from a snapshot of the whole state, `txid`, with no job of the branch running meanwhile."""
         with self._lock:
             self._end_frame = end_frame
+            self._salts = self._current_salts()
             self._last_at = max(self._last_at, now_ms)
             self._commits = deque([Commit(txid, self._end_frame, self._last_at)])
             self._checksums = PageChecksums.of_image(image, self._page_size)
@@ -248,6 +265,9 @@ class Tail:
             descriptor = os.open(self._wal, os.O_RDONLY)
             try:
                 header = read_header(os.pread(descriptor, HEADER, 0))
+                if self._salts not in (None, header.salts):
+                    raise WalCorrupt("the log was begun anew, and reaches further than before")
+                self._salts = header.salts
                 start = frame_offset(self._start_frame, self._page_size)
                 size = frame_offset(taken[-1].end_frame, self._page_size) - start
                 found = commits(os.pread(descriptor, size, start), header, self._start_frame, verify=False)
@@ -260,6 +280,13 @@ class Tail:
             self.broken = True
             raise NotInTheLog("the log holds other transactions than were noted")
         return found
+
+    def _current_salts(self) -> bytes | None:
+        try:
+            with self._wal.open("rb") as log:
+                return read_header(log.read(HEADER)).salts
+        except (FileNotFoundError, WalCorrupt):
+            return None
 
 
 def snapshot_file(image: bytes | bytearray, page_size: int, end: Position) -> LtxFile:

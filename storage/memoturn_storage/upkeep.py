@@ -20,7 +20,7 @@ from typing import TypeVar
 
 import structlog
 
-from memoturn_schemas.errors import MemoturnError, NotFound
+from memoturn_schemas.errors import Internal, MemoturnError, NotFound
 from memoturn_storage.ambient import Ambient
 from memoturn_storage.branching import Branching
 from memoturn_storage.collector import Collector
@@ -91,6 +91,7 @@ class Upkeep:
         self._ambient = ambient
         self._limits = limits
         self._cursor = 0
+        self._found: set[BranchRef] | None = None
         self._passes = 0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -117,16 +118,27 @@ class Upkeep:
     # --- passes ----------------------------------------------------------------------------------
 
     def ship_leftovers(self) -> None:
-        """Wake the branches whose log a killed process has left, so that what it committed is shipped."""
-        for ref, path in self._local_branches():
-            wal = path.with_name(f"{path.name}-wal")
-            if wal.exists() and wal.stat().st_size > 0 and not self._engine.is_open(ref):
+        """Wake the branches that sleep with commits which may not be shipped, so that they are.
+
+        Those that a killed process has left are looked for on the disk, once; of its own the engine knows. While
+        the object store is down they wait for the next pass.
+        """
+        if self._found is None:
+            self._found = {ref for ref, path in self._local_branches() if _has_log(path)}
+        for ref in self._found | self._engine.left().keys():
+            try:
+                self._engine.wake(ref).result()
+            except (OwnedElsewhere, NotFound):
                 # Another process has it, or it was deleted: then there is nothing left to ship here.
-                with suppress(OwnedElsewhere, NotFound):
-                    self._engine.wake(ref).result()
+                self._engine.forget_left(ref)
+            except Internal as error:
+                log.error("not shipped", database=ref.uuid, branch=ref.branch, error=str(error))
+                continue
+            self._found.discard(ref)
 
     def light_pass(self) -> None:
-        """Close what is idle, remove the branches whose time has run out."""
+        """Ship what was left, close what is idle, remove the branches whose time has run out."""
+        self._attempt("leftovers", self.ship_leftovers)
         self._engine.run_due()
         for ref in self._branching.expired():
             with suppress(OwnedElsewhere):  # its owner removes it
@@ -218,3 +230,8 @@ class Upkeep:
             log.warning("upkeep put off", what=what, error=str(error))
         except Exception as error:
             log.error("upkeep failed", what=what, exc_info=translate(error).__cause__ or error)
+
+
+def _has_log(path: Path) -> bool:
+    wal = path.with_name(f"{path.name}-wal")
+    return wal.exists() and wal.stat().st_size > 0

@@ -29,6 +29,7 @@ from memoturn_storage.handle import Handle, ReadJob, WriteJob, fail
 from memoturn_storage.manifest import BranchRef
 from memoturn_storage.publisher import Publisher
 from memoturn_storage.schema import Schema
+from memoturn_storage.tail import Backlog
 from memoturn_storage.waking import Waker
 
 log = structlog.get_logger("memoturn")
@@ -107,6 +108,7 @@ class Worker:
         self._open: OrderedDict[_Slot, None] = OrderedDict()
         self._waking_now = 0
         self._parked: deque[_Slot] = deque()
+        self._left: dict[BranchRef, Backlog] = {}
         self._closing = False
         self._failures_before_closing = 0
         self._thread: threading.Thread | None = None
@@ -206,6 +208,16 @@ class Worker:
         with self._wake:
             return [slot.branch for slot in self._open if slot.branch is not None]
 
+    def left(self) -> dict[BranchRef, Backlog]:
+        """The branches that were put to sleep with commits which the object store has not."""
+        with self._wake:
+            return dict(self._left)
+
+    def forget_left(self, ref: BranchRef) -> None:
+        """Somebody else ships it, or there is nothing to ship any more."""
+        with self._wake:
+            self._left.pop(ref, None)
+
     def waiting(self) -> int:
         with self._wake:
             return sum(len(slot.writes) + len(slot.reads) for slot in self._slots.values())
@@ -229,6 +241,8 @@ class Worker:
             slot = self._slots[branch.ref]
             slot.branch = None
             del self._open[slot]
+            if not (discard or branch.fenced or branch.tail.clean):
+                self._left[branch.ref] = branch.tail.backlog
         self._waker.sleep(branch, discard=discard)
 
     def close(self) -> list[Future[None]]:
@@ -368,6 +382,7 @@ class Worker:
             branch = self._waker.wake(slot.ref)
             with self._wake:
                 slot.branch = branch
+                self._left.pop(slot.ref, None)
                 slot.folding = slot.served = False
                 self._open[slot] = None
                 slot.used_at = self._ambient.monotonic()

@@ -17,7 +17,7 @@ from contract.provider_server import Reply, provider, reply
 from contract.replies import KEY, embeddings, endpoint, using
 from memoturn_core.providers.embedding import OpenAIEmbedder, VoyageEmbedder
 from memoturn_core.providers.http import Endpoint
-from memoturn_schemas.errors import InvalidRequest, ProviderFailure
+from memoturn_schemas.errors import InvalidRequest, UpstreamFailure
 from memoturn_storage.ambient import ManualAmbient
 
 ONE = reply(embeddings((0, [1.0, 2.0])))
@@ -111,7 +111,7 @@ def test_no_texts_are_answered_without_a_request():
     ],
 )
 def test_an_answer_that_is_not_one_good_vector_for_each_text_is_a_provider_failure(body):
-    with provider(Reply(body.encode())) as it, pytest.raises(ProviderFailure, match="acme") as caught:
+    with provider(Reply(body.encode())) as it, pytest.raises(UpstreamFailure, match="acme") as caught:
         embed(it.url, "a", "b")
     assert "secret" not in str(caught.value)
     assert len(it.seen) == 1
@@ -119,13 +119,13 @@ def test_an_answer_that_is_not_one_good_vector_for_each_text_is_a_provider_failu
 
 def test_a_body_that_is_not_utf8_or_not_what_its_encoding_says_is_a_provider_failure():
     for answer in (Reply(b'{"a": "\xff"}'), Reply(b"plain", headers={"content-encoding": "gzip"})):
-        with provider(answer) as it, pytest.raises(ProviderFailure):
+        with provider(answer) as it, pytest.raises(UpstreamFailure):
             embed(it.url, "a")
 
 
 def test_batches_of_different_dimensions_are_a_provider_failure():
     first = embeddings(*((n, [1.0, 2.0]) for n in range(96)))
-    with provider(reply(first), reply(embeddings((0, [1.0])))) as it, pytest.raises(ProviderFailure):
+    with provider(reply(first), reply(embeddings((0, [1.0])))) as it, pytest.raises(UpstreamFailure):
         embed(it.url, *["x"] * 97)
 
 
@@ -140,7 +140,7 @@ def test_text_that_is_not_unicode_is_the_callers_fault_and_is_not_sent():
 
 def test_a_provider_that_hangs_fails_when_the_budget_is_spent():
     released = threading.Event()
-    with provider(Reply(held_by=released)) as it, pytest.raises(ProviderFailure, match=r"within 0\.1 s"):
+    with provider(Reply(held_by=released)) as it, pytest.raises(UpstreamFailure, match=r"within 0\.1 s"):
         embed(it.url, "x", budget_s=0.1)
 
 
@@ -152,7 +152,7 @@ def test_a_passing_fault_is_retried(status):
 
 
 def test_a_lasting_fault_is_reported_after_three_attempts():
-    with provider(reply({"error": "secret"}, status=500)) as it, pytest.raises(ProviderFailure) as caught:
+    with provider(reply({"error": "secret"}, status=500)) as it, pytest.raises(UpstreamFailure) as caught:
         embed(it.url, "x")
     assert len(it.seen) == 3
     assert str(caught.value) == "The provider acme answered 500 Internal Server Error."
@@ -164,7 +164,7 @@ def test_a_lasting_fault_is_reported_after_three_attempts():
 def test_a_rejection_is_not_retried(status):
     body = {"error": {"message": f"Incorrect API key provided: {KEY}"}}
     rejection = reply(body, status=status, headers={"location": "http://127.0.0.1:1/"})
-    with provider(rejection) as it, pytest.raises(ProviderFailure, match=f"answered {status} ") as caught:
+    with provider(rejection) as it, pytest.raises(UpstreamFailure, match=f"answered {status} ") as caught:
         embed(it.url, "x")
     assert len(it.seen) == 1
     assert KEY not in str(caught.value)
@@ -180,7 +180,7 @@ def test_a_retry_after_that_is_short_or_unreadable_is_retried_soon(value):
 @pytest.mark.parametrize("value", ["3600", "9" * 400, formatdate(ManualAmbient().now_ms() / 1000 + 3600, usegmt=True)])
 def test_a_retry_after_beyond_the_budget_is_not_waited_for(value):
     limited = Reply(status=429, headers={"retry-after": value})
-    with provider(limited, ONE) as it, pytest.raises(ProviderFailure, match="429 Too Many Requests"):
+    with provider(limited, ONE) as it, pytest.raises(UpstreamFailure, match="429 Too Many Requests"):
         embed(it.url, "x")
     assert len(it.seen) == 1
 
@@ -204,13 +204,13 @@ def test_a_refused_connection_is_a_provider_failure():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{free.getsockname()[1]}"
-        with pytest.raises(ProviderFailure, match=r"could not be reached \(ConnectError\)"):
+        with pytest.raises(UpstreamFailure, match=r"could not be reached \(ConnectError\)"):
             embed(url, "x")
 
 
 def test_an_address_that_no_request_can_go_to_is_a_provider_failure():
     for url in ("ftp://127.0.0.1", "http://127.0.0.1:99999", "http://\x00"):
-        with pytest.raises(ProviderFailure, match="could not be asked"):
+        with pytest.raises(UpstreamFailure, match="could not be asked"):
             embed(url, "x")
 
 
@@ -220,7 +220,7 @@ def test_a_connection_dropped_in_mid_answer_is_retried():
 
 
 def test_a_connection_dropped_every_time_is_a_provider_failure():
-    with provider(Reply(ONE.body, cut=True)) as it, pytest.raises(ProviderFailure, match="RemoteProtocol"):
+    with provider(Reply(ONE.body, cut=True)) as it, pytest.raises(UpstreamFailure, match="RemoteProtocol"):
         embed(it.url, "x")
     assert len(it.seen) == 3
 
@@ -228,7 +228,7 @@ def test_a_connection_dropped_every_time_is_a_provider_failure():
 def test_a_credential_that_no_header_can_carry_does_not_reach_the_message():
     for key in ("sk-secret\n", "sk-secret’"):
         client = OpenAIEmbedder(Endpoint("acme", "http://127.0.0.1:1", "m-1", 5.0, key), ManualAmbient())
-        with pytest.raises(ProviderFailure, match="could not be") as caught:
+        with pytest.raises(UpstreamFailure, match="could not be") as caught:
             using(client, lambda e: e.embed(["x"], purpose="query"))
         assert "secret" not in str(caught.value)
         assert caught.value.__cause__ is None
@@ -241,7 +241,7 @@ def test_after_five_failures_the_provider_is_left_alone_for_30_s_and_then_probed
         if expected is None:
             await client.embed(["x"], purpose="query")
         else:
-            with pytest.raises(ProviderFailure, match=expected):
+            with pytest.raises(UpstreamFailure, match=expected):
                 await client.embed(["x"], purpose="query")
 
     async def story(client: OpenAIEmbedder) -> None:
@@ -275,7 +275,7 @@ def test_only_one_request_probes_an_open_circuit():
 
     async def story(client: OpenAIEmbedder) -> None:
         for _ in range(5):
-            with pytest.raises(ProviderFailure, match="not JSON"):
+            with pytest.raises(UpstreamFailure, match="not JSON"):
                 await client.embed(["x"], purpose="query")
         ambient.advance(seconds=30)
         async with anyio.create_task_group() as group:
@@ -285,7 +285,7 @@ def test_only_one_request_probes_an_open_circuit():
 
             group.start_soon(probe)
             await anyio.wait_all_tasks_blocked()
-            with pytest.raises(ProviderFailure, match="left alone"):
+            with pytest.raises(UpstreamFailure, match="left alone"):
                 await client.embed(["x"], purpose="query")
             released.set()
         assert await client.embed(["x"], purpose="query") == [[1.0, 2.0]]
@@ -298,7 +298,7 @@ def test_only_one_request_probes_an_open_circuit():
 def test_rejected_requests_do_not_open_the_circuit():
     async def story(client: OpenAIEmbedder) -> None:
         for _ in range(8):
-            with pytest.raises(ProviderFailure, match="400 Bad Request"):
+            with pytest.raises(UpstreamFailure, match="400 Bad Request"):
                 await client.embed(["x"], purpose="query")
 
     with provider(Reply(status=400)) as it:

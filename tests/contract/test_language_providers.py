@@ -10,7 +10,7 @@ import pytest
 from contract.provider_server import Reply, provider, reply
 from contract.replies import KEY, anthropic_says, endpoint, openai_says, proposed, using
 from memoturn_core.providers.language import Answer, AnthropicModel, Grounded, OpenAIModel, Proposal, Turn
-from memoturn_schemas.errors import ProviderFailure
+from memoturn_schemas.errors import UpstreamFailure
 from memoturn_storage.ambient import ManualAmbient
 
 BOTH = pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_blank_details_become_the_summary_so_that_the_content_tells_memories_apa
     ],
 )
 def test_a_reply_of_another_shape_is_a_provider_failure(model, says, value):
-    with pytest.raises(ProviderFailure) as caught:
+    with pytest.raises(UpstreamFailure) as caught:
         extract(model, says(value))
     assert "Oslo" not in str(caught.value)
 
@@ -104,7 +104,7 @@ def test_an_answer_cites_only_memories_it_was_given_and_each_once(model, says):
     "value", [{"answer": " ", "cited_ids": []}, {"answer": "Oslo."}, {"answer": None, "cited_ids": []}]
 )
 def test_an_answer_that_says_nothing_or_has_another_shape_is_a_provider_failure(model, says, value):
-    with provider(says(value)) as it, pytest.raises(ProviderFailure):
+    with provider(says(value)) as it, pytest.raises(UpstreamFailure):
         using(model(endpoint(it.url), ManualAmbient()), lambda m: m.answer("Where?", GROUNDS))
 
 
@@ -196,6 +196,6 @@ def assert_strict(schema: dict[str, Any]) -> None:
     ],
 )
 def test_a_model_that_refuses_or_does_not_finish_is_a_provider_failure(model, answer, message):
-    with pytest.raises(ProviderFailure, match=message) as caught:
+    with pytest.raises(UpstreamFailure, match=message) as caught:
         extract(model, answer)
     assert "secret" not in str(caught.value)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from memoturn_storage.manifest import Manifest
 from memoturn_storage.objects.memory import MemoryStore
 from memoturn_storage.objects.store import ObjectInfo, ObjectMissing, PreconditionFailed, StoredObject, StoreUnavailable
-from simulation.model import Intent, Model
+from simulation.model import Intent, Model, Violation
 
 if TYPE_CHECKING:
     from simulation.processes import Process
@@ -97,7 +97,11 @@ class Reach:
         if may_be_late and world.chance(world.odds.late):
             world.late.append(partial(_land, effect))
             raise StoreUnavailable(f"no answer for {key}, which lands later")
-        effect()
+        try:
+            effect()
+        except Violation as violation:
+            world.broken.append(violation)  # the product takes it for a failure of the store
+            raise
         if world.chance(world.odds.death):
             self._process.die()
             raise StoreUnavailable("this process is dead")

@@ -22,11 +22,11 @@ from memoturn_schemas.errors import (
     NotFound,
     Overloaded,
     PayloadTooLarge,
-    ProviderFailure,
     RequestTimeout,
     Unauthorized,
     Unavailable,
     Unconfigured,
+    UpstreamFailure,
 )
 from memoturn_storage.errors import translate
 
@@ -93,7 +93,7 @@ KINDS: dict[type[MemoturnError], tuple[str, int, int, bool]] = {
     Unavailable: ("unavailable", 503, 6, True),
     Unconfigured: ("unconfigured", 503, 6, False),
     Internal: ("internal", 500, 1, False),
-    ProviderFailure: ("internal", 502, 6, True),
+    UpstreamFailure: ("internal", 502, 6, True),
 }
 
 SECRET = "/home/somebody/secret.db: SELECT password FROM accounts"

@@ -82,6 +82,7 @@ class FileStore:
             try:
                 data = path.read_bytes()
             except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+                self._require_there()
                 raise ObjectMissing(key) from None
         return StoredObject(data, _version(data))
 
@@ -159,6 +160,7 @@ class FileStore:
                         if not entry.name.startswith(".")
                     )
             except (FileNotFoundError, NotADirectoryError):
+                self._require_there()
                 return
         for name, entry in found:
             if name.endswith("/"):
@@ -170,6 +172,11 @@ class FileStore:
                 except FileNotFoundError:
                     continue
             yield ObjectInfo(prefix + name, status.st_size, status.st_mtime_ns // 1_000_000)
+
+    def _require_there(self) -> None:
+        """Raise unless the directory is still what it was: a disk that was unmounted is no store without objects."""
+        if self._made and not self._locks.is_dir():
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
 
     # --- writing ---------------------------------------------------------------------------------
 
