@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import itertools
 import json
 import os
 import socket
@@ -64,6 +65,8 @@ _GRACE_S = 1.0
 
 _ACCEPTED = b""
 
+_servers = itertools.count()
+
 
 class PeerLost(Unavailable):
     """The owner cannot be reached, or went away during the call.
@@ -111,7 +114,9 @@ class PeerServer:
 
     def __init__(self, directory: Path, answer: Answer, ambient: Ambient) -> None:
         self._directory = directory.absolute()
-        self._path = _socket_path(self._directory, ambient.token(16).hex())
+        # Neither two processes nor two servers of one may get the same name, whatever the ambient says.
+        name = f"{os.getpid()}-{next(_servers)}-{ambient.token(8).hex()}"
+        self._path = _socket_path(self._directory, name)
         self._answer = answer
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
@@ -211,9 +216,9 @@ class PeerServer:
             return _encoded_error(failure)
 
 
-def _socket_path(directory: Path, token: str) -> Path:
+def _socket_path(directory: Path, name: str) -> Path:
     """In `run` of the data directory or, where that is too deep for a socket, among the temporary files."""
-    path = directory / "run" / f"{token}.sock"
+    path = directory / "run" / f"{name}.sock"
     if len(os.fsencode(path)) > _LONGEST_PATH:
         path = Path(tempfile.gettempdir()).absolute() / f"memoturn-{os.geteuid()}" / path.name
     return path
