@@ -34,7 +34,7 @@ demos: $(STAMP)  ## run every example; each asserts its own outcome
 
 bench: $(STAMP)  ## every row beside its bound, measured in the same run
 	$(BIN)/python -m benchmarks.engine
-	$(BIN)/python -m benchmarks.storage
+	$(BIN)/python -m benchmarks.storage --figures
 	$(BIN)/python -m benchmarks.surfaces
 
 simulate: $(STAMP)  ## the storage on a virtual clock with seeded faults: make simulate SEEDS=100000

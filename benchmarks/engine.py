@@ -21,6 +21,7 @@ from typing import Any
 import apsw
 import numpy as np
 
+from benchmarks import storage
 from benchmarks.measure import EVERYWHERE, Row, Texts, table, timed
 from memoturn_core.address import Address
 from memoturn_core.caller import LOCAL
@@ -28,18 +29,20 @@ from memoturn_core.invoke import invoke
 from memoturn_core.memory.tables import SCHEMA
 from memoturn_core.node import Node
 from memoturn_core.registry import OPERATIONS
+from memoturn_mcp.logs import configure_logging
 from memoturn_storage.ambient import SystemAmbient
 from memoturn_storage.connection import open_database, turn_lookaside_off
 from memoturn_storage.engine import Limits
 from memoturn_storage.local import LocalFiles
 from memoturn_storage.manifest import BranchRef
+from memoturn_storage.objects.memory import MemoryStore
 
 DIMENSION = 256
 
 
 class Bench:
     def __init__(self, directory: Path) -> None:
-        self.node = Node.open(directory, limits=Limits(threads=0))
+        self.node = Node.open(directory, store=MemoryStore(SystemAmbient()), limits=Limits(threads=0))
         self.directory = directory
         self.texts = Texts(seed=7)
 
@@ -222,7 +225,7 @@ async def measure(directory: Path, *, quick: bool) -> list[Row]:
         await bench.fill("100k", 100_000)
         rows.append(await bench.recall("recall_100k", "100k", 100))
     await bench.node.close()
-    return rows
+    return [*rows, *await storage.rows(directory / "storage", quick=quick)]
 
 
 def main() -> None:
@@ -231,6 +234,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows as JSON")
     arguments = parser.parse_args()
     turn_lookaside_off()
+    configure_logging("warning", json=False)
     with tempfile.TemporaryDirectory() as directory:
         rows = asyncio.run(measure(Path(directory), quick=arguments.quick))
     print(f"python {platform.python_version()}, SQLite {apsw.sqlite_lib_version()}, {platform.machine()}")

@@ -1,7 +1,7 @@
 """The storage's rows: shipping, branching, waking; and what is shipped for a memory, how late, and how soon
 a killed process is replaced.
 
-    python -m benchmarks.storage [--quick] [--json FILE]
+    python -m benchmarks.storage [--quick] [--figures] [--json FILE]
 
 The rows are in process, one thread, the inline engine, an object store in memory, so that what is timed is
 ours; `python -m benchmarks.engine` prints them too. The figures below the table are of the threaded engine
@@ -347,12 +347,13 @@ def figures(directory: Path, *, quick: bool) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer repetitions, 10 MB instead of 100")
+    parser.add_argument("--figures", action="store_true", help="only the figures, not the rows")
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows as JSON")
     arguments = parser.parse_args()
     turn_lookaside_off()
     configure_logging("warning", json=False)
     with tempfile.TemporaryDirectory() as directory:
-        found = asyncio.run(rows(Path(directory), quick=arguments.quick))
+        found = [] if arguments.figures else asyncio.run(rows(Path(directory), quick=arguments.quick))
         print(f"python {platform.python_version()}, SQLite {apsw.sqlite_lib_version()}, {platform.machine()}")
         print(table(found))
         for figure in figures(Path(directory), quick=arguments.quick):

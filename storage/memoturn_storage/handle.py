@@ -164,12 +164,13 @@ class Handle:
         # Whoever reads the file from outside may take long; the log then waits for the next fold, and nobody for it.
         self._connection.set_busy_timeout(0)
         try:
+            frames, _ = self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             self._connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
         finally:
             self._connection.set_busy_timeout(BUSY_TIMEOUT_MS)
         self._frames = 0
         if self._tail is not None:
-            self._tail.folded()
+            self._tail.folded(frames)
 
     def restart_tail(self) -> None:
         """Have the tail go on from the whole state, under a txid of its own."""

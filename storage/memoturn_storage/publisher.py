@@ -157,14 +157,25 @@ class Publisher:
         try:
             self.ship(branch)
         except NotInTheLog:
-            self._alone(branch, self.ship_alone)
+            self._alone(branch, self._try_to_ship_alone)
         except Fenced:
             pass  # `ship` has told everybody
         except Exception as error:  # noqa: BLE001 - the object store is down, or a fault of ours: not forgotten
-            translated = translate(error)
-            log.warning("shipping failed", database=branch.ref.uuid, branch=branch.ref.branch, error=str(translated))
-            seconds = min(_RETRY_AT_MOST_S, self._interval_s * 2 ** min(branch.failures, 10))
-            self._schedule(branch, self._ambient.monotonic() + seconds)
+            self._try_again_later(branch, error)
+
+    def _try_to_ship_alone(self, branch: Branch) -> None:
+        try:
+            self.ship_alone(branch)
+        except Fenced:
+            pass
+        except Exception as error:  # noqa: BLE001 - as above; a commit that comes meanwhile does not ask for it again
+            self._try_again_later(branch, error)
+
+    def _try_again_later(self, branch: Branch, error: Exception) -> None:
+        problem = str(translate(error))
+        log.warning("shipping failed", database=branch.ref.uuid, branch=branch.ref.branch, error=problem)
+        seconds = min(_RETRY_AT_MOST_S, self._interval_s * 2 ** min(branch.failures, 10))
+        self._schedule(branch, self._ambient.monotonic() + seconds)
 
     # --- how -------------------------------------------------------------------------------------
 

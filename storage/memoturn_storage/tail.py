@@ -93,7 +93,7 @@ class Tail:
         self._sealed: Sealed | None = None
         self._start_frame = 0
         self._end_frame = 0
-        self._salts: bytes | None = None  # of the log that is read, None before the first read of it
+        self._salts: bytes | None = None  # of the log since the first commit in it was noted
         self._last_at = 0 if shipped is None else shipped.at
         self.shipped = 0 if shipped is None else shipped.txid
         self.broken = False
@@ -121,10 +121,10 @@ class Tail:
         """A transaction was committed and is in the log up to `end_frame`."""
         with self._lock:
             if end_frame <= self._end_frame:
-                # The log was begun anew, which takes what was in it: no harm if all of that is shipped.
-                self.broken = self.broken or bool(self._commits)
-                self._start_frame = 0
-                self._salts = None
+                # Somebody has folded the log, perhaps with writes of his own in it, and it was begun anew.
+                self.broken = True
+            if self._salts is None:
+                self._salts = self._current_salts()
             # Time in a history never goes back, whatever the clock does.
             self._last_at = max(self._last_at, now_ms)
             self._commits.append(Commit(txid, end_frame, self._last_at))
@@ -138,9 +138,13 @@ class Tail:
             self._waiting.append(_Waiting(txid, resolve, future))
             return True
 
-    def folded(self) -> None:
-        """The log was folded back into the file and is empty."""
+    def folded(self, frames: int) -> None:
+        """The log, of so many frames, was folded back into the file and is empty.
+
+        One of another length than was noted held what somebody else has written, or held it before.
+        """
         with self._lock:
+            self.broken = self.broken or (self.begun and frames != self._end_frame)
             self._start_frame = self._end_frame = 0
             self._salts = None
 
@@ -265,9 +269,8 @@ class Tail:
             descriptor = os.open(self._wal, os.O_RDONLY)
             try:
                 header = read_header(os.pread(descriptor, HEADER, 0))
-                if self._salts not in (None, header.salts):
-                    raise WalCorrupt("the log was begun anew, and reaches further than before")
-                self._salts = header.salts
+                if header.salts != self._salts:
+                    raise WalCorrupt("the log was begun anew by somebody else")
                 start = frame_offset(self._start_frame, self._page_size)
                 size = frame_offset(taken[-1].end_frame, self._page_size) - start
                 found = commits(os.pread(descriptor, size, start), header, self._start_frame, verify=False)

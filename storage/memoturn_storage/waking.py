@@ -12,6 +12,7 @@ import threading
 from collections import Counter
 from pathlib import Path
 
+import apsw
 import structlog
 
 from memoturn_schemas.errors import BranchNotFound, Unavailable
@@ -102,7 +103,14 @@ class Waker:
             origin = self._new_origin(held)
             files.set_origin(origin, self._ambient)
         spooled = _Spooled.of(files)
-        branch = self._over_file(ref, files, held, origin)
+        try:
+            branch = self._over_file(ref, files, held, origin)
+        except (apsw.CorruptError, apsw.NotADBError) as error:
+            if held is None or held.manifest.empty or files.has_log():
+                raise
+            log.warning("a damaged file is restored", database=ref.uuid, branch=ref.branch, error=str(error))
+            files.discard()
+            return None
         assert branch.handle is not None  # noqa: S101 - `_over_file` makes one
         try:
             unshipped = branch.handle.txid - branch.tail.shipped
@@ -220,7 +228,8 @@ class _Spooled:
             if self._commits:
                 branch.handle.fold()
             return
-        if unshipped > len(self._commits):
+        foreign = branch.tail.shipped == 0 and len(self._commits) > unshipped  # else the checksum of `begin` tells
+        if unshipped > len(self._commits) or foreign:
             branch.tail.broken = True
             return
         log.info("found unshipped commits", database=branch.ref.uuid, branch=branch.ref.branch, commits=unshipped)

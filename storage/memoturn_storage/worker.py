@@ -396,6 +396,8 @@ class Worker:
             self._publisher.ship_alone(branch)
             if branch.tail.clean and branch.handle is not None:
                 branch.handle.fold()
+                if branch.tail.broken:  # others have written to the file
+                    self._publisher.notice(branch)
         finally:
             slot.folding = False
 

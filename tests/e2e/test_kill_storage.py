@@ -10,6 +10,7 @@ import json
 import random
 import shutil
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -44,6 +45,9 @@ from memoturn_storage.objects.file import FileStore
 
 WRITERS = 3
 
+ROUNDS = 10
+"""Kills after which writers go on with another profile, so that one answer holds everything of each."""
+
 
 @dataclass
 class Written:
@@ -64,14 +68,13 @@ class Written:
             self.enough.set()
 
 
-def write_until_killed(node: Node, written: Written, writer: str, headers: dict[str, str]) -> None:
+def write_until_killed(memory: Memory, written: Written, writer: str, headers: dict[str, str]) -> None:
     """Batches of two memories, and turns where writes need not be durable, each of them told once, until the end."""
     number = 0
     while True:
         number += 1
         what = f"note {writer} {number}"
         written.sent.add(what)
-        memory = node.memory("alice")
         try:
             response = memory.ingest(event(what), event(f"{what} too"), headers=headers)
             assert response.status_code == 201, response.text
@@ -82,13 +85,13 @@ def write_until_killed(node: Node, written: Written, writer: str, headers: dict[
         written.acknowledge(what)
 
 
-def killed_while_writing(node: Node, written: Written, round_: int, headers: dict[str, str]) -> None:
+def killed_while_writing(node: Node, memory: Memory, written: Written, round_: int, headers: dict[str, str]) -> None:
     written.goal = len(written.acknowledged) + (0, 1, 2, 5, 13, 30)[round_ % 6]
     written.enough.clear()
     if written.goal == len(written.acknowledged):
         written.enough.set()
     with ThreadPoolExecutor(WRITERS) as pool:
-        writing = [pool.submit(write_until_killed, node, written, f"{round_} {n}", headers) for n in range(WRITERS)]
+        writing = [pool.submit(write_until_killed, memory, written, f"{round_} {n}", headers) for n in range(WRITERS)]
         assert written.enough.wait(WAIT)
         node.kill()
         for each in writing:
@@ -103,18 +106,20 @@ def require_written(memory: Memory, written: Written) -> None:
 
 
 def test_durable_writes_outlive_the_process_and_its_disk(launch: Launcher, tmp_path: Path) -> None:
-    store, written = f"file://{tmp_path / 'store'}", Written.nothing()
+    store, all_written = f"file://{tmp_path / 'store'}", defaultdict[str, Written](Written.nothing)
     for round_ in range(KILLS):
-        home = tmp_path / f"home-{round_}"
-        node = launch(home, store)
-        require_written(node.memory("alice"), written)
-        killed_while_writing(node, written, round_, DURABLE)
+        home, profile = tmp_path / f"home-{round_}", f"alice-{round_ // ROUNDS}"
+        node, written = launch(home, store), all_written[profile]
+        require_written(node.memory(profile), written)
+        killed_while_writing(node, node.memory(profile), written, round_, DURABLE)
         shutil.rmtree(home)
-    require_written(launch(tmp_path / "home", store).memory("alice"), written)
-    objects = FileStore(tmp_path / "store", SystemAmbient())
-    with restored(objects, BranchRef(uuid_of(objects, Memory(httpx.Client(), "acme", "alice")), "main")) as state:
-        found = state.execute("SELECT summary FROM __memoturn_memories").fetchall()
-        assert written.acknowledged <= {summary for (summary,) in found}
+    fresh, objects = launch(tmp_path / "home", store), FileStore(tmp_path / "store", SystemAmbient())
+    for profile, written in all_written.items():
+        memory = fresh.memory(profile)
+        require_written(memory, written)
+        with restored(objects, BranchRef(uuid_of(objects, memory), "main")) as state:
+            found = state.execute("SELECT summary FROM __memoturn_memories").fetchall()
+            assert written.acknowledged <= {summary for (summary,) in found}
 
 
 def test_what_a_killed_node_had_not_shipped_is_shipped_by_the_next_before_anybody_asks(
@@ -123,13 +128,14 @@ def test_what_a_killed_node_had_not_shipped_is_shipped_by_the_next_before_anybod
     home, written = tmp_path / "home", Written.nothing()
     objects = FileStore(tmp_path / "store", SystemAmbient())
     node = launch(home, f"file://{tmp_path / 'store'}")
-    node.memory("alice").append("s", "user", "note")
-    node.memory("alice").keep(event("note"), event("note too"))
-    written.sent.add("note")
-    written.acknowledge("note")
-    uuid = uuid_of(objects, node.memory("alice"))
     for round_ in range(KILLS):
-        killed_while_writing(node, written, round_, {})
+        memory = node.memory(f"alice-{round_ // ROUNDS}")
+        if round_ % ROUNDS == 0:
+            memory.append("s", "user", "note")
+            memory.keep(event("note"), event("note too"))
+            written = Written({"note"}, {"note"}, threading.Event())
+            uuid = uuid_of(objects, memory)
+        killed_while_writing(node, memory, written, round_, {})
         here = local_state(home, uuid, tmp_path / f"copy-{round_}")
         node = launch(home, f"file://{tmp_path / 'store'}")
         [(txid,)] = here["txid"]
@@ -137,8 +143,9 @@ def test_what_a_killed_node_had_not_shipped_is_shipped_by_the_next_before_anybod
         wait_until(lambda ref=ref, txid=txid: shipped(objects, ref) >= txid, "what was left is shipped")
         with restored(objects, ref) as state:
             assert contents(state) == here
-        require_written(node.memory("alice"), written)
-        transcript = turns(node.memory("alice"))
+        memory = node.memory(memory.profile)
+        require_written(memory, written)
+        transcript = turns(memory)
         assert [seq for seq, _ in transcript] == list(range(1, len(transcript) + 1))
         said = [content for _, content in transcript]
         assert len(set(said)) == len(said)
@@ -338,10 +345,11 @@ def test_when_the_owner_is_killed_the_others_go_on_and_no_turn_is_there_twice(la
             each.result(WAIT)
     transcripts = [turns(node.memory("alice")) for node in nodes]
     assert transcripts[0] == transcripts[1] == transcripts[2]
-    said = [content for _, content in transcripts[0]]
-    assert [seq for seq, _ in transcripts[0]] == list(range(1, len(said) + 1))
-    assert len(set(said)) == len(said)
-    assert written.acknowledged <= set(said) <= written.sent
     assert sync(nodes[0].memory("alice")).status_code == 200
     with restored(objects, BranchRef(uuid, "main")) as state:
-        assert [content for (content,) in state.execute("SELECT content FROM __memoturn_turns ORDER BY seq")] == said
+        transcript = state.execute("SELECT seq, content FROM __memoturn_turns ORDER BY seq").fetchall()
+    assert transcript[-len(transcripts[0]) :] == transcripts[0]
+    said = [content for _, content in transcript]
+    assert [seq for seq, _ in transcript] == list(range(1, len(said) + 1))
+    assert len(set(said)) == len(said)
+    assert written.acknowledged <= set(said) <= written.sent

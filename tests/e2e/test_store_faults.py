@@ -215,6 +215,29 @@ def test_what_sleeps_unshipped_is_in_the_metrics_and_is_shipped_when_the_store_i
         wait_while_time_passes(ambient, lambda: shipped(store, branch) == 2 and unshipped(live) == 0, "it is shipped")
 
 
+def test_a_log_that_was_lost_while_the_store_was_away_is_made_up_for_when_it_is_back(
+    tmp_path: Path, ambient: ManualAmbient, store: KeptStore
+) -> None:
+    faulty = FaultyStore(store, Random(0), Faults())
+    with serve(tmp_path, ambient=ambient, store=faulty, limits=Limits(upkeep_s=3_600)) as live:
+        memory = live.memory()
+        memory.keep(event("note 1"))
+        sync(memory)
+        shutil.rmtree(tmp_path / "databases")
+        faulty.down = True
+        memory.keep(event("note 2"))
+        published = live.node.engine.publisher.stats
+        wait_while_time_passes(ambient, lambda: published.failures > 0, "the node has tried")
+        faulty.down = False
+        memory.keep(event("note 3"))
+        branch = ref(live, memory)
+        wait_while_time_passes(ambient, lambda: shipped(store, branch) > 1 and unshipped(live) == 0, "it is shipped")
+        with closing(restored(store, branch)) as state:
+            assert_whole(state)
+            rows = {row for (row,) in state.execute("SELECT summary FROM __memoturn_memories")}
+        assert rows == summaries(memory) == {"note 1", "note 2", "note 3"}
+
+
 def test_what_a_killed_node_left_is_shipped_also_when_the_store_was_away_at_the_next_start(
     tmp_path: Path, ambient: ManualAmbient, store: KeptStore
 ) -> None:
@@ -285,7 +308,6 @@ def test_over_a_store_that_fails_and_loses_answers_everything_acknowledged_is_th
                 response = fork(memory, f"x{number}")
                 if response.status_code == 201:
                     forks[f"x{number}"] = response.json()["fork_txid"]
-            ambient.advance(seconds=1)
         faulty._faults = Faults()
         ambient.advance(seconds=60)
         assert sync(memory).status_code == 200

@@ -85,7 +85,11 @@ class Truth:
         return self.states[self.manifest.head_txid] if self.states else NOTHING
 
     def txid_at(self, at_ms: int) -> int | None:
-        return max((state.txid for state in self.states.values() if state.at <= at_ms), default=None)
+        """The last transaction by then; None before the first, and where history has a gap about that time."""
+        found = max((state.txid for state in self.states.values() if state.at <= at_ms), default=None)
+        if found is None or found == self.manifest.head_txid or self.states[found].at == at_ms:
+            return found
+        return found if any(segment.min <= found < segment.max for segment in self.manifest.segments) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +113,7 @@ class Model:
     lines: dict[str, Line] = field(default_factory=dict)
     """By the lineage of the file."""
     writers: dict[tuple[BranchRef, str, int], object] = field(default_factory=dict)
-    """Which process wrote under a lineage and an epoch."""
+    """From which disk was written under a lineage and an epoch."""
     numbers: dict[BranchRef, list[int]] = field(default_factory=dict)
     written: int = 0
 
@@ -231,7 +235,7 @@ class Model:
         event = None if before is None else before.event
         require(line.base is event, f"a write to {ref.branch} was linked although others had carried on")
         known = self.writers.setdefault((ref, manifest.lineage, manifest.epoch), writer)
-        require(known is writer, f"two processes wrote {ref.branch} with the epoch {manifest.epoch}")
+        require(known is writer, f"{ref.branch} was written from two disks with the epoch {manifest.epoch}")
         states = dict({} if before is None else before.states)
         for txid in sorted(_restorable(manifest) - states.keys()):
             require(txid in line.states, f"{ref.branch} was given a transaction {txid} that nobody committed")

@@ -38,7 +38,7 @@ class Landing:
         landed = self.store.put_if_absent(key, data) if version is None else self.store.put_if_match(key, data, version)
         if key.endswith(_MANIFEST):
             keys = self.store._kept.keys()
-            self._model.manifest_landed(Manifest.decode(data, key), landed, intent, writer, keys)
+            self._model.manifest_landed(Manifest.decode(data, key), landed, intent, writer.disk, keys)
         return landed
 
     def delete(self, intent: Intent, key: str) -> None:

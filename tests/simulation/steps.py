@@ -28,7 +28,7 @@ from simulation.processes import Process
 from simulation.rest import check, come_to_rest
 from simulation.world import Odds, Session, World
 
-STEPS = 40
+STEPS = 60
 _LONGEST_S = 20
 """Of real time, after which a run counts as hung."""
 

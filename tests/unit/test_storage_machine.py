@@ -32,17 +32,20 @@ from simulation.steps import MEMORY
 from simulation.world import Odds, Session, World
 
 BRANCHES = (MAIN, "left", "right")
-names = st.sampled_from(BRANCHES)
+names = st.sampled_from((MAIN, MAIN, MAIN, *BRANCHES[1:]))
 children = st.sampled_from(BRANCHES[1:])
 checkpoints = st.sampled_from("ab")
 keys = st.integers(0, 11)
-texts = st.builds(lambda word, times: f"{word} " * times, st.sampled_from("abcdef"), st.sampled_from([1, 5, 60, 1500]))
+texts = st.builds(
+    lambda word, times: f"{word} " * times, st.sampled_from("abcdef"), st.sampled_from([1, 5, 60, 1500, 12000])
+)
 jobs = st.one_of(
     st.builds(operations.put, keys, texts),
     st.builds(operations.put, keys, texts),
     st.builds(lambda first, more: operations.remove(first, first + more), keys, st.integers(0, 11)),
     st.builds(lambda key, text: operations.failing(operations.put(key, text)), keys, texts),
 )
+folds = st.sampled_from([apsw.SQLITE_CHECKPOINT_PASSIVE, apsw.SQLITE_CHECKPOINT_TRUNCATE])
 ages = st.sampled_from([0, 500, 5_000, 100_000])
 
 
@@ -140,10 +143,17 @@ class Storage(RuleBasedStateMachine):
     @rule(name=names)
     def vacuum(self, name: str) -> None:
         self.run(operations.vacuum, self.ref(name))
+        self.read(name, durable=False)
 
-    @rule(name=names, mode=st.sampled_from([apsw.SQLITE_CHECKPOINT_PASSIVE, apsw.SQLITE_CHECKPOINT_TRUNCATE]))
+    @rule(name=names, mode=folds)
     def another_program_folds(self, name: str, mode: int) -> None:
         self.run(operations.another_program_folds, self.ref(name), mode=mode)
+
+    @rule(name=names, mode=folds, group=st.lists(jobs, min_size=1, max_size=4), durable=st.booleans())
+    def another_program_folds_between_writes(self, name: str, mode: int, group: list[Job], durable: bool) -> None:
+        self.read(name, durable=True)
+        self.another_program_folds(name, mode)
+        self.write(name, group, durable)
 
     @rule()
     def kill(self) -> None:
@@ -205,8 +215,57 @@ def silence() -> Iterator[None]:
 
 
 def test_nothing_that_is_done_to_a_database_loses_or_changes_a_state(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("memoturn_storage.handle.CHECKPOINT_FRAMES", 40)
+    monkeypatch.setattr("memoturn_storage.handle.CHECKPOINT_FRAMES", 20)
     found = settings(
-        max_examples=80, stateful_step_count=30, deadline=None, suppress_health_check=list(HealthCheck), database=None
+        max_examples=300, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck), database=None
     )
     run_state_machine_as_test(Storage, settings=found)
+
+
+# --- what was found once -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def storage() -> Iterator[Storage]:
+    """Its `teardown` checks that a new machine restores everything."""
+    machine = Storage()
+    yield machine
+    machine.teardown()
+
+
+def test_a_fork_of_a_branch_that_nobody_has_written_to_takes_no_later_write_away(storage: Storage) -> None:
+    storage.run(operations.fork, storage.ref(MAIN), name="left", at=None)
+    storage.write(MAIN, [operations.put(1, "first")], durable=False)
+    storage.time_passes(1.0)
+    storage.read(MAIN, durable=True)
+
+
+@pytest.mark.parametrize("mode", [apsw.SQLITE_CHECKPOINT_PASSIVE, apsw.SQLITE_CHECKPOINT_TRUNCATE])
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_log_that_another_program_folds_and_a_long_write_begins_anew_is_noticed(
+    storage: Storage, mode: int, durable: bool
+) -> None:
+    for key in (1, 2):
+        storage.write(MAIN, [operations.put(key, "short")], durable=True)
+    storage.another_program_folds(MAIN, mode)
+    storage.write(MAIN, [operations.put(3, "long " * 8000)], durable=durable)
+
+
+def test_a_vacuum_whose_log_is_folded_before_the_next_write_is_noticed(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("memoturn_storage.handle.CHECKPOINT_FRAMES", 20)
+    for key in (1, 2):
+        storage.write(MAIN, [operations.put(key, "many words " * 5000)], durable=True)
+    storage.write(MAIN, [operations.remove(1, 1)], durable=True)
+    storage.vacuum(MAIN)
+    storage.read(MAIN, durable=False)
+    storage.write(MAIN, [operations.put(3, "next")], durable=True)
+
+
+def test_a_rewind_into_the_middle_of_an_object_leaves_what_is_above_it_unread(storage: Storage) -> None:
+    for key in range(6):
+        storage.write(MAIN, [operations.put(key, "shipped together")], durable=False)
+    storage.read(MAIN, durable=True)
+    storage.run(operations.rewind, storage.ref(MAIN), to=Moment(txid=3))
+    storage.write(MAIN, [operations.put(9, "instead")], durable=True)
