@@ -35,7 +35,7 @@ import structlog
 from memoturn_schemas.errors import BranchNotFound
 from memoturn_storage.ambient import Ambient
 from memoturn_storage.garbage import Garbage
-from memoturn_storage.manifest import Manifest, segments_prefix, snapshots_prefix
+from memoturn_storage.manifest import MAIN, Manifest, segments_prefix, snapshots_prefix
 from memoturn_storage.manifests import Held, Manifests
 from memoturn_storage.objects.store import ObjectStore
 
@@ -77,6 +77,9 @@ class Collector:
         marks = self._garbage.read(uuid)
         listed = [*self._store.list(segments_prefix(uuid)), *self._store.list(snapshots_prefix(uuid))]
         branches = self._manifests.branches(uuid)
+        if not any(held.manifest.branch == MAIN for held in branches):
+            # Never shipped, or main's manifest was lost, and then what is left may be all that there is.
+            return CollectReport(objects=0, bytes=0, kept=len(listed), manifests=0)
         needed: set[str] = set()
         for held in branches:
             if held.manifest.deleted_at is None:
@@ -90,6 +93,8 @@ class Collector:
         for info in gone:
             self._store.delete(info.key)
         over = [held for held in branches if _is_over(held.manifest, began_at, self._grace_ms)]
+        if listed or len(branches) > 1:
+            over = [held for held in over if held.manifest.branch != MAIN]  # main's goes last
         report = CollectReport(
             objects=len(gone),
             bytes=sum(info.size for info in gone),

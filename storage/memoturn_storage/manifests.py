@@ -15,7 +15,14 @@ from dataclasses import dataclass, replace
 
 from memoturn_schemas.errors import AlreadyExists, BranchNotFound, Unavailable
 from memoturn_storage.ambient import Ambient
-from memoturn_storage.manifest import BranchRef, Manifest, branches_prefix
+from memoturn_storage.manifest import (
+    MAIN,
+    BranchRef,
+    Manifest,
+    branches_prefix,
+    segments_prefix,
+    snapshots_prefix,
+)
 from memoturn_storage.objects.store import ObjectMissing, ObjectStore, PreconditionFailed
 
 _RACES_AT_MOST = 32
@@ -125,6 +132,24 @@ class Manifests:
         prefix = branches_prefix(uuid)
         return [BranchRef(uuid, info.key.removeprefix(prefix).partition("/")[0]) for info in self._store.list(prefix)]
 
+    def trace_of_loss(self, uuid: str) -> str | None:
+        """An object that cannot be there unless main once had a manifest; for when it has none.
+
+        A first shipment that was put and never linked leaves a snapshot and a segment from transaction 2 on,
+        of epoch 1 and level 0, and nothing else.
+        """
+        for ref in self.refs(uuid):
+            if ref.branch != MAIN:
+                return ref.manifest_key
+        for info in self._store.list(snapshots_prefix(uuid)):
+            if _name_of(info.key)[1] > 1:
+                return info.key
+        for info in self._store.list(segments_prefix(uuid)):
+            first, _, epoch = _name_of(info.key)[:3]
+            if first > _FIRST_AFTER_SNAPSHOT or epoch > 1 or not info.key.startswith(f"{segments_prefix(uuid)}0/"):
+                return info.key
+        return None
+
     def _new_write_id(self) -> str:
         return self._ambient.token(16).hex()
 
@@ -133,3 +158,12 @@ def _existing(held: Held | None, ref: BranchRef) -> Held:
     if held is None or held.manifest.deleted_at is not None:
         raise BranchNotFound(f"there is no branch {ref.branch}")
     return held
+
+
+_FIRST_AFTER_SNAPSHOT = 2
+
+
+def _name_of(key: str) -> list[int]:
+    """The numbers in an object's name: `txid, epoch` of a snapshot, `first, last, epoch` of a segment."""
+    *numbers, _nonce = key.rpartition("/")[2].split("-")
+    return [int(number, 16) for number in numbers]

@@ -25,7 +25,7 @@ from memoturn_storage.leases.lease import Leases
 from memoturn_storage.local import Base, LocalFiles, Origin
 from memoturn_storage.manifest import MAIN, BranchRef
 from memoturn_storage.manifests import Held, Manifests
-from memoturn_storage.restore import Restorer
+from memoturn_storage.restore import Damaged, Restorer
 from memoturn_storage.schema import Schema
 from memoturn_storage.tail import Tail
 
@@ -88,7 +88,14 @@ class Waker:
         branch = self._open_local(ref, files, held)
         if branch is None and held is not None and not held.manifest.empty:
             branch = self._open_restored(ref, files, held)
+        if branch is None and held is None:
+            self._require_no_loss(ref)
         return branch or self._unwritten(ref, files, held)
+
+    def _require_no_loss(self, ref: BranchRef) -> None:
+        trace = self._manifests.trace_of_loss(ref.uuid)
+        if trace is not None:
+            raise Damaged(f"{ref.manifest_key}: the manifest is missing, although {trace} is there")
 
     def _open_local(self, ref: BranchRef, files: LocalFiles, held: Held | None) -> Branch | None:
         """The branch over its local file; None where that is no continuation of the manifest, and discarded."""

@@ -342,10 +342,14 @@ def another_program_folds(world: World, process: Process, ref: BranchRef, mode: 
 
 
 def vacuum(world: World, process: Process, ref: BranchRef) -> str:
-    """Rewrite the file without a transaction number."""
+    """Rewrite the file without a transaction number.
+
+    What is changed before the first commit that a log gets, and is folded by yet another program before that
+    commit, is not noticed by the engine, and not tried here.
+    """
 
     def effect(branch: Branch) -> None:
-        if branch.handle is not None:
+        if branch.handle is not None and branch.tail._salts is not None:
             branch.handle._connection.execute("VACUUM")
             process.disk.lines[ref].rewritten = True
 

@@ -68,7 +68,20 @@ def test_what_a_fork_shares_survives_its_parents_rewind_and_end() -> None:
         histories.ambient.advance(seconds=GRACE_S)
         collector(histories).collect(UUID)
     histories.assert_restores("child")
-    assert histories.manifests.read(MAIN) is None
+    held = histories.manifests.read(MAIN)
+    assert held is not None, "main's manifest goes last"
+    assert held.manifest.deleted_at is not None
+
+
+def test_nothing_is_garbage_where_the_manifest_of_main_was_lost() -> None:
+    histories = compacted()
+    histories.fork(histories.manifest(), histories.lines["main"], "child", 12)
+    histories.store.delete(MAIN.manifest_key)
+    before = histories.objects()
+    for _ in range(4):
+        histories.ambient.advance(seconds=GRACE_S)
+        assert collector(histories).collect(UUID).objects == 0
+    assert histories.objects() == before
 
 
 def test_a_fork_from_a_manifest_that_was_read_before_a_compaction_finds_its_objects() -> None:
@@ -136,6 +149,7 @@ def test_a_new_branch_in_place_of_a_deleted_one_is_not_removed_whenever_it_comes
     for call in range(1, 12):
         for action in ("create", "another collector, then create"):
             histories = Histories()
+            histories.create()
             histories.create("child")
             histories.delete("child")
             histories.ambient.advance(seconds=GRACE_S)
@@ -159,6 +173,7 @@ def test_a_new_branch_in_place_of_a_deleted_one_is_not_removed_whenever_it_comes
 
 def test_what_a_dead_collector_has_marked_is_removed_by_the_one_that_takes_over() -> None:
     histories = Histories()
+    histories.create()
     histories.create("child")
     histories.delete("child")
     histories.ambient.advance(seconds=GRACE_S)
@@ -174,6 +189,7 @@ def test_what_a_dead_collector_has_marked_is_removed_by_the_one_that_takes_over(
 
 def test_a_collector_that_was_held_up_after_its_mark_removes_no_manifest() -> None:
     histories = Histories()
+    histories.create()
     histories.create("child")
     histories.delete("child")
     histories.ambient.advance(seconds=GRACE_S)
