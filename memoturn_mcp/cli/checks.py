@@ -189,7 +189,7 @@ def integrity(files: list[_File]) -> Finding:
     if left_out:
         found += f"; not checked: {', '.join(left_out)}"
     if broken:
-        advice = "stop what uses them and restore them from a backup; `sqlite3 FILE .recover` may save what is left"
+        advice = "remove the file and what lies beside it: the next use restores it, as does `memoturn storage restore`"
         return Finding(name, "problem", f"{found}; {'; '.join(broken)}", advice)
     return Finding(name, "ok", found)
 

@@ -114,8 +114,8 @@ def test_item_1_a_fault_of_the_node_is_500_internal_and_tells_no_path(tmp_path):
     with serve(tmp_path) as live:
         memory = live.memory()
         memory.keep(event("Something"))
-    [file] = tmp_path.rglob("main.db")
-    file.write_bytes(b"This is no database. " * 500)
+    for file in (*tmp_path.rglob("main.db"), *tmp_path.rglob("*.ltx")):
+        file.write_bytes(b"This is no database. " * 500)
     with serve(tmp_path) as live:
         for response in (
             live.http.get(f"{memory.path}/sessions"),

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 import signal
 import tempfile
@@ -34,7 +35,7 @@ _LONGEST_S = 20
 
 LIMITS = Limits(threads=0, hot_cap=3, ship_interval_s=0.2, idle_s=20.0, grace_s=120.0)
 BRANCHES = (MAIN, "left", "right")
-MEMORY = Path("/dev/shm")
+MEMORY = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
 """A disk in memory, where there is one."""
 
 WEATHERS = (
@@ -52,7 +53,7 @@ def run(seed: int, *, show: Callable[[str], None] = lambda line: None) -> list[s
     Raises:
         Violation: with the trace.
     """
-    directory = Path(tempfile.mkdtemp(prefix="memoturn-simulation-", dir=MEMORY if MEMORY.is_dir() else None))
+    directory = Path(tempfile.mkdtemp(prefix="run-", dir=_files()))
     quiet = structlog.get_config()
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
     signal.signal(signal.SIGALRM, _hung)
@@ -69,6 +70,11 @@ def run(seed: int, *, show: Callable[[str], None] = lambda line: None) -> list[s
         structlog.configure(**quiet)
         shutil.rmtree(directory, ignore_errors=True)
     return course.world.trace
+
+
+def _files() -> str | Path | None:
+    # A process of `simulation.many` has a place of its own, any other has the system's in `tempdir` at most.
+    return tempfile.tempdir if multiprocessing.parent_process() is not None else MEMORY
 
 
 def _hung(_signal: int, _frame: object) -> None:

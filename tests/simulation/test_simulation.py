@@ -11,10 +11,9 @@ import pytest
 
 from memoturn_storage.branch import Branch
 from memoturn_storage.branching import Branching
-from memoturn_storage.collector import Collector
 from memoturn_storage.handle import Handle, Result
 from memoturn_storage.local import LocalFiles
-from memoturn_storage.manifest import BranchRef, Manifest
+from memoturn_storage.manifest import MAIN, BranchRef, Manifest
 from memoturn_storage.manifests import Held, Manifests
 from memoturn_storage.objects.store import PreconditionFailed
 from memoturn_storage.waking import Waker
@@ -77,14 +76,13 @@ def a_fork_that_does_not_ship_first() -> None:
     Branching.shipped_manifest = shipped_manifest  # type: ignore[method-assign]
 
 
-def a_collector_without_patience() -> None:
-    initialise = Collector.__init__
+def a_collector_that_sees_main_alone() -> None:
+    branches = Manifests.branches
 
-    def hasty(self: Collector, *arguments: Any) -> None:
-        initialise(self, *arguments)
-        self._grace_ms = 0
+    def main_alone(self: Manifests, uuid: str) -> list[Held]:
+        return [held for held in branches(self, uuid) if held.manifest.branch == MAIN]
 
-    Collector.__init__ = hasty  # type: ignore[method-assign]
+    Manifests.branches = main_alone  # type: ignore[method-assign]
 
 
 @pytest.mark.parametrize(
@@ -95,7 +93,7 @@ def a_collector_without_patience() -> None:
         a_lost_race_taken_for_won,
         local_files_never_kept,
         a_fork_that_does_not_ship_first,
-        a_collector_without_patience,
+        a_collector_that_sees_main_alone,
     ],
 )
 def test_a_broken_engine_is_found_out(broken: Callable[[], None]) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from memoturn_mcp.cli import checks
-from surfaces.shell import NOBODY_LISTENS, Done, RunningNode, Shell, as_error
+from surfaces.shell import NOBODY_LISTENS, Done, RunningNode, Shell
 
 
 def checks_of(done: Done) -> dict[str, dict[str, Any]]:
@@ -49,18 +49,12 @@ def test_doctor_prints_the_entry_that_starts_this_installation_on_these_memories
     assert "secret" not in done.out
 
 
-def test_a_damaged_file_is_an_error_without_a_traceback_and_doctor_names_it(shell: Shell) -> None:
+def test_doctor_names_a_damaged_file_which_the_next_use_restores(shell: Shell) -> None:
     assert shell("memory", "ingest", "x").code == 0
     (file,) = shell.home.glob("databases/*/*/main.db")
     image = bytearray(file.read_bytes())
     image[5_000:] = b"\xff" * len(image[5_000:])
     file.write_bytes(image)
-    recalled = shell("memory", "recall", "x")
-    assert recalled.code == 1
-    assert as_error(recalled).startswith("memoturn: the database file is corrupt\nhint: ")
-    assert str(shell.home) not in recalled.err
-
-    image = bytearray(file.read_bytes())
     done = shell("doctor", MEMOTURN_URL=NOBODY_LISTENS)
     assert done.code == 1
     assert json.loads(done.out)["problems"] == 2
@@ -70,6 +64,23 @@ def test_a_damaged_file_is_an_error_without_a_traceback_and_doctor_names_it(shel
     assert "restore" in found["database files"]["advice"]
     assert found["MEMOTURN_URL"]["status"] == "problem"
     assert file.read_bytes() == image
+
+    recalled = shell("memory", "recall", "x")
+    assert recalled.code == 0
+    assert json.loads(recalled.out)["memories"][0]["summary"] == "x"
+    assert "a damaged file is restored" in recalled.err
+
+
+def test_a_database_that_cannot_be_restored_is_an_error_without_a_traceback(shell: Shell) -> None:
+    assert shell("memory", "ingest", "x").code == 0
+    for damaged in (*shell.home.glob("databases/*/*/main.db"), *shell.home.rglob("*.ltx")):
+        damaged.write_bytes(b"This is neither. " * 500)
+    recalled = shell("memory", "recall", "x")
+    assert recalled.code == 1
+    said = recalled.err.splitlines()[-1]
+    assert re.match(r"memoturn: v1/[0-9a-f]{32}/snapshots/.*: has 8500 bytes, the manifest says", said)
+    assert "Traceback" not in recalled.err
+    assert str(shell.home) not in recalled.err
 
 
 def test_doctor_finds_what_is_no_directory_no_catalogue_no_node_no_setting_and_a_slow_clock(

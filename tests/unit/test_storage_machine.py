@@ -52,7 +52,7 @@ ages = st.sampled_from([0, 500, 5_000, 100_000])
 class Storage(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.directory = Path(tempfile.mkdtemp(dir=MEMORY if MEMORY.is_dir() else None))
+        self.directory = Path(tempfile.mkdtemp(dir=MEMORY))
         limits = Limits(threads=0, hot_cap=2, idle_s=20.0, grace_s=120.0)
         self.world = World(0, self.directory, Odds(), processes=1, shared=True, limits=limits)
         self.client = Session("client")
