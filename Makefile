@@ -18,7 +18,7 @@ run: $(STAMP)  ## a node on http://127.0.0.1:8787 (MCP at /mcp and /sse, REST at
 	$(BIN)/memoturn serve
 
 test: check  ## everything that must hold before a change lands
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff check .
