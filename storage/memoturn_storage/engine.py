@@ -250,18 +250,18 @@ class Engine:
         for worker in self._workers:
             worker.put_idle_to_sleep(self._limits.idle_s)
 
-    def left(self) -> dict[BranchRef, Backlog]:
+    def unshipped(self) -> dict[BranchRef, Backlog]:
         """The branches that sleep with commits which the object store has not; they are shipped when they wake."""
-        return {ref: backlog for worker in self._workers for ref, backlog in worker.left().items()}
+        return {ref: backlog for worker in self._workers for ref, backlog in worker.unshipped().items()}
 
-    def forget_left(self, ref: BranchRef) -> None:
+    def forget_unshipped(self, ref: BranchRef) -> None:
         """Another process has the branch, or it was deleted: there is nothing left to ship here."""
-        self._worker(ref).forget_left(ref)
+        self._worker(ref).forget_unshipped(ref)
 
     def stats(self) -> EngineStats:
         backlogs = [branch.tail.backlog for worker in self._workers for branch in worker.branches()]
         open_branches = len(backlogs)
-        backlogs += self.left().values()
+        backlogs += self.unshipped().values()
         oldest = [backlog.oldest_at for backlog in backlogs if backlog.oldest_at is not None]
         return EngineStats(
             open_branches=open_branches,

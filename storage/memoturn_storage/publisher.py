@@ -61,7 +61,7 @@ class Publisher:
         pool: runs what is due; inline where its executor is.
         interval_s: how long a commit waits for others before it is shipped.
         alone: has an effect run while no job of the branch does (`Worker.exclusive`).
-        left: told of a branch whose history went on elsewhere, to be discarded here.
+        left: told of a branch whose history went on elsewhere, to be closed here.
         long: told of a branch whose chain of segments has become long, to be compacted.
     """
 

@@ -24,7 +24,7 @@ from typing import Any
 from memoturn_schemas.errors import MemoturnError
 from memoturn_storage.formats.checksums import PageChecksums, lock_page
 from memoturn_storage.formats.ltx import LtxFile, apply_to_image, encode
-from memoturn_storage.formats.wal import HEADER, WalCorrupt, commits, frame_offset, read_header
+from memoturn_storage.formats.wal import HEADER, WalCommit, WalCorrupt, commits, frame_offset, read_header
 from memoturn_storage.manifest import Position
 
 SEAL_BYTES = 1 << 20
@@ -189,7 +189,12 @@ class Tail:
         if self._sealed is None and self._commits:
             with self._lock:
                 taken = self._next_commits()
-            self._sealed = self._encode(taken)
+            frames = self._read(taken)
+            try:
+                self._sealed = self._encode(taken, frames)
+            except BaseException:
+                self.broken = True  # the sums have moved on with what was not encoded
+                raise
         return self._sealed
 
     def landed(self, sealed: Sealed) -> None:
@@ -233,13 +238,13 @@ class Tail:
         count = sum(1 for commit in self._commits if commit.end_frame <= last)
         return list(islice(self._commits, max(1, count)))
 
-    def _encode(self, taken: list[Commit]) -> Sealed:
+    def _encode(self, taken: list[Commit], found: list[WalCommit]) -> Sealed:
         assert self._checksums is not None  # noqa: S101 - `begin` comes before every `note`
         files: list[bytes] = []
         snapshot: bytes | None = None
         snapshot_end: Position | None = None
         before = self.shipped
-        for commit, frames in zip(taken, self._read(taken), strict=True):
+        for commit, frames in zip(taken, found, strict=True):
             pre_apply = self._checksums.rolling
             self._checksums.apply(frames.pages, frames.commit)
             end = Position(commit.txid, commit.at, self._checksums.rolling)
@@ -263,7 +268,7 @@ class Tail:
                 files.append(encode(file))
         return Sealed(before, end, b"".join(files), snapshot, snapshot_end, taken[-1].end_frame)
 
-    def _read(self, taken: list[Commit]) -> list[Any]:
+    def _read(self, taken: list[Commit]) -> list[WalCommit]:
         """The frames of these commits, as the codec gives them."""
         try:
             descriptor = os.open(self._wal, os.O_RDONLY)

@@ -125,12 +125,12 @@ class Upkeep:
         """
         if self._found is None:
             self._found = {ref for ref, path in self._local_branches() if _has_log(path)}
-        for ref in self._found | self._engine.left().keys():
+        for ref in self._found | self._engine.unshipped().keys():
             try:
                 self._engine.wake(ref).result()
             except (OwnedElsewhere, NotFound):
                 # Another process has it, or it was deleted: then there is nothing left to ship here.
-                self._engine.forget_left(ref)
+                self._engine.forget_unshipped(ref)
             except Internal as error:
                 log.error("not shipped", database=ref.uuid, branch=ref.branch, error=str(error))
                 continue

@@ -108,7 +108,7 @@ class Worker:
         self._open: OrderedDict[_Slot, None] = OrderedDict()
         self._waking_now = 0
         self._parked: deque[_Slot] = deque()
-        self._left: dict[BranchRef, Backlog] = {}
+        self._unshipped: dict[BranchRef, Backlog] = {}
         self._closing = False
         self._failures_before_closing = 0
         self._thread: threading.Thread | None = None
@@ -208,15 +208,15 @@ class Worker:
         with self._wake:
             return [slot.branch for slot in self._open if slot.branch is not None]
 
-    def left(self) -> dict[BranchRef, Backlog]:
+    def unshipped(self) -> dict[BranchRef, Backlog]:
         """The branches that were put to sleep with commits which the object store has not."""
         with self._wake:
-            return dict(self._left)
+            return dict(self._unshipped)
 
-    def forget_left(self, ref: BranchRef) -> None:
+    def forget_unshipped(self, ref: BranchRef) -> None:
         """Somebody else ships it, or there is nothing to ship any more."""
         with self._wake:
-            self._left.pop(ref, None)
+            self._unshipped.pop(ref, None)
 
     def waiting(self) -> int:
         with self._wake:
@@ -242,7 +242,7 @@ class Worker:
             slot.branch = None
             del self._open[slot]
             if not (discard or branch.fenced or branch.tail.clean):
-                self._left[branch.ref] = branch.tail.backlog
+                self._unshipped[branch.ref] = branch.tail.backlog
         self._waker.sleep(branch, discard=discard)
 
     def close(self) -> list[Future[None]]:
@@ -382,7 +382,7 @@ class Worker:
             branch = self._waker.wake(slot.ref)
             with self._wake:
                 slot.branch = branch
-                self._left.pop(slot.ref, None)
+                self._unshipped.pop(slot.ref, None)
                 slot.folding = slot.served = False
                 self._open[slot] = None
                 slot.used_at = self._ambient.monotonic()
