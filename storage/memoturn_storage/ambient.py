@@ -10,6 +10,8 @@ import os
 import random
 import threading
 import time
+from functools import cache
+from pathlib import Path
 from typing import Protocol
 
 
@@ -28,6 +30,10 @@ class Ambient(Protocol):
         """`size` unpredictable bytes."""
         ...
 
+    def boot(self) -> str:
+        """Names the time since the machine was started: another after each start, which may be a power cut."""
+        ...
+
 
 class SystemAmbient:
     """The operating system's clocks and randomness."""
@@ -41,6 +47,9 @@ class SystemAmbient:
     def token(self, size: int) -> bytes:
         return os.urandom(size)
 
+    def boot(self) -> str:
+        return _boot()
+
 
 class ManualAmbient:
     """A world that stands still until `advance` moves it; `seed` fixes its randomness."""
@@ -50,6 +59,7 @@ class ManualAmbient:
         self._start_ms = now_ms
         self._elapsed_ms = 0
         self._random = random.Random(seed)  # noqa: S311
+        self._boots = 0
 
     def now_ms(self) -> int:
         return self._start_ms + self._elapsed_ms
@@ -61,9 +71,25 @@ class ManualAmbient:
         with self._lock:
             return self._random.randbytes(size)
 
+    def boot(self) -> str:
+        return f"boot {self._boots}"
+
+    def start_again(self) -> None:
+        """The machine is started anew."""
+        self._boots += 1
+
     def advance(self, *, seconds: float) -> None:
         with self._lock:
             self._elapsed_ms += round(seconds * 1000)
+
+
+@cache
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        # Elsewhere than on Linux each process takes the machine for started anew, which costs time and nothing else.
+        return os.urandom(16).hex()
 
 
 def new_uuid(ambient: Ambient) -> str:

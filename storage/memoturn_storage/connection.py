@@ -34,10 +34,11 @@ def turn_lookaside_off() -> None:
     apsw.initialize()
 
 
-def open_database(path: Path) -> apsw.Connection:
+def open_database(path: Path, *, sync: bool = True) -> apsw.Connection:
     """A writer connection to an existing file (`memoturn_storage.schema` makes new ones), in WAL mode.
 
-    SQLite makes no checkpoints of its own on it.
+    SQLite makes no checkpoints of its own on it. Without `sync` it never waits for the disk either: a process
+    that dies loses nothing, but after a power cut nothing in the file may be believed unseen.
 
     Raises:
         apsw.Error: CantOpen, NotADB, Corrupt, Busy or IOError.
@@ -48,7 +49,7 @@ def open_database(path: Path) -> apsw.Connection:
         configure(connection)
         connection.execute("PRAGMA journal_mode=WAL").fetchall()
         connection.execute("PRAGMA wal_autocheckpoint=0").fetchall()
-        connection.execute("PRAGMA synchronous=NORMAL")
+        connection.execute(f"PRAGMA synchronous={'NORMAL' if sync else 'OFF'}")
     except BaseException:
         connection.close()
         raise

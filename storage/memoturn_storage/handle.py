@@ -127,7 +127,7 @@ class Handle:
         self._migrated: apsw.Connection | None = None
         self._migrated_txid = 0
         self._frames = 0
-        self._connection = schema.empty() if path is None else open_database(path)
+        self._connection = schema.empty() if path is None else open_database(path, sync=False)
         # Folding on close would take the only copy of unshipped transactions out of the log.
         self._connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
         self._connection.set_wal_hook(self._note_length)

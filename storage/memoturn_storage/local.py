@@ -4,7 +4,11 @@ Beside the database file and SQLite's `-wal` and `-shm` lies a small one, `{bran
 which history the file is a copy: its `lineage`, and the `base` that it was restored from. By these a node
 that wakes a branch knows whether commits that it finds in the WAL, and not in the object store, continue
 the manifest (they are kept and shipped) or belong to a history that was left: rewound, or carried on by
-another owner (they are discarded). Called by `memoturn_storage.waking` alone, with the lease held.
+another owner (they are discarded).
+
+Nothing here waits for the disk, for the object store has what matters. So it also says in which `boot` of
+the machine the file was written: after another start, which a power cut may have been, the file is believed
+only once its checksum was compared with the manifest's. Called by `memoturn_storage.waking` alone, with the lease held.
 """
 
 from __future__ import annotations
@@ -39,6 +43,8 @@ class Origin:
     lineage: str
     base: Base | None
     """None where the file was made here, from nothing."""
+    boot: str
+    """As of `Ambient.boot`."""
 
     def continues(self, manifest: Manifest) -> bool:
         """Whether everything in the manifest is in the local file too, and the file may hold more."""
@@ -68,7 +74,8 @@ class LocalFiles:
         """What the file is a copy of; None where nothing readable says so."""
         try:
             body = orjson.loads(self._origin.read_bytes())
-            return Origin(body["lineage"], None if body["base"] is None else Base(**body["base"]))
+            base = None if body["base"] is None else Base(**body["base"])
+            return Origin(body["lineage"], base, str(body["boot"]))
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             return None
 
@@ -78,12 +85,12 @@ class LocalFiles:
         Where a power cut takes this, the file is taken for a stranger and restored.
         """
         self.database.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write(self._origin, orjson.dumps(origin), ambient, sync=False)
+        _write(self._origin, orjson.dumps(origin), ambient)
 
     def install(self, image: bytes | bytearray, origin: Origin, ambient: Ambient) -> None:
         """Make the file from an image. What was there before must have been discarded."""
         self.set_origin(origin, ambient)
-        _write(self.database, image, ambient, sync=True)
+        _write(self.database, image, ambient)
 
     def discard(self) -> None:
         """Remove the files. In this order a WAL never meets a database file that it does not belong to."""
@@ -91,14 +98,12 @@ class LocalFiles:
             path.unlink(missing_ok=True)
 
 
-def _write(path: Path, data: bytes | bytearray, ambient: Ambient, *, sync: bool) -> None:
+def _write(path: Path, data: bytes | bytearray, ambient: Ambient) -> None:
     temporary = path.with_name(f"{path.name}.{ambient.token(6).hex()}.tmp")
     try:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
             _write_all(descriptor, data)
-            if sync:
-                os.fdatasync(descriptor)
         finally:
             os.close(descriptor)
         temporary.replace(path)

@@ -40,6 +40,9 @@ class _Then:
     def token(self, size: int) -> bytes:
         return self._ambient.token(size)
 
+    def boot(self) -> str:
+        return self._ambient.boot()
+
 
 class Past:
     """The past states of the branches that this node owns."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import apsw
@@ -109,26 +110,47 @@ class Waker:
         if origin is None:  # a file from before there were manifests
             origin = self._new_origin(held)
             files.set_origin(origin, self._ambient)
-        spooled = _Spooled.of(files)
+        unseen = origin.boot != self._ambient.boot()
+        restorable = held is not None and not held.manifest.empty
         try:
-            branch = self._over_file(ref, files, held, origin)
+            branch = self._over_local(ref, files, held, origin, unseen=unseen and restorable)
         except (apsw.CorruptError, apsw.NotADBError) as error:
-            if held is None or held.manifest.empty or files.has_log():
+            # What the log may hold beside is given up only where the machine was started anew, as by a power cut.
+            if not unseen and (files.has_log() or not restorable):
                 raise
-            log.warning("a damaged file is restored", database=ref.uuid, branch=ref.branch, error=str(error))
+            log.warning("a damaged file is replaced", database=ref.uuid, branch=ref.branch, error=str(error))
+            branch = None
+        if branch is None:
             files.discard()
-            return None
+        elif unseen:
+            files.set_origin(replace(origin, boot=self._ambient.boot()), self._ambient)
+        return branch
+
+    def _over_local(
+        self, ref: BranchRef, files: LocalFiles, held: Held | None, origin: Origin, *, unseen: bool
+    ) -> Branch | None:
+        """The branch over its local file, with what its log holds unshipped; None where the file is worthless.
+
+        An `unseen` file is compared with the manifest first.
+        """
+        spooled = _Spooled.of(files)
+        branch = self._over_file(ref, files, held, origin)
         assert branch.handle is not None  # noqa: S101 - `_over_file` makes one
         try:
             unshipped = branch.handle.txid - branch.tail.shipped
-            if unshipped < 0:  # a power cut took what was shipped already
-                branch.handle.close(discard=True)
-                files.discard()
-                return None
-            spooled.hand_over(unshipped, branch)
+            sound = unshipped >= 0  # else a power cut took what was shipped already
+            if sound:
+                spooled.hand_over(unshipped, branch)
+                if unseen and not branch.tail.begun:
+                    branch.tail.begin(branch.handle.image())
+                sound = not (unseen and branch.tail.broken)
         except BaseException:
-            branch.handle.close()
+            branch.handle.close(discard=True)
             raise
+        if not sound:
+            log.warning("a file that a power cut left behind is replaced", database=ref.uuid, branch=ref.branch)
+            branch.handle.close(discard=True)
+            return None
         return branch
 
     def _open_restored(self, ref: BranchRef, files: LocalFiles, held: Held) -> Branch:
@@ -156,7 +178,8 @@ class Waker:
         return Handle(self._schema, self._ambient, files.database, tail, backlog_bytes=self._backlog_bytes)
 
     def _new_origin(self, held: Held | None) -> Origin:
-        return Origin(self._ambient.token(16).hex(), None if held is None else Base.of(held.manifest))
+        base = None if held is None else Base.of(held.manifest)
+        return Origin(self._ambient.token(16).hex(), base, self._ambient.boot())
 
     # --- sleeping --------------------------------------------------------------------------------
 
