@@ -68,7 +68,7 @@ def test_doctor_names_a_damaged_file_which_the_next_use_restores(shell: Shell) -
     recalled = shell("memory", "recall", "x")
     assert recalled.code == 0
     assert json.loads(recalled.out)["memories"][0]["summary"] == "x"
-    assert "a damaged file is restored" in recalled.err
+    assert "a damaged file is replaced" in recalled.err
 
 
 def test_a_database_that_cannot_be_restored_is_an_error_without_a_traceback(shell: Shell) -> None:
