@@ -63,7 +63,7 @@ class KeptStore(MemoryStore):
         """What is there now, as another store."""
         other = KeptStore(self._ambient)
         with self._lock:
-            other._kept = dict(self._kept)
+            other._kept, other._keys = dict(self._kept), list(self._keys)
             other._writes = self._writes
         return other
 

@@ -6,8 +6,10 @@ Opened by `memoturn_storage.objects.opening`; each store is empty and alone. A v
 from __future__ import annotations
 
 import threading
+from bisect import bisect_left, insort
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice, takewhile
 
 from memoturn_storage.ambient import Ambient
 from memoturn_storage.objects.store import (
@@ -33,6 +35,7 @@ class MemoryStore:
         self._ambient = ambient
         self._lock = threading.Lock()
         self._kept: dict[str, _Kept] = {}
+        self._keys: list[str] = []  # in order: what a listing costs depends on what it finds
         self._writes = 0
 
     def get(self, key: str) -> StoredObject:
@@ -60,20 +63,28 @@ class MemoryStore:
 
     def delete(self, key: str) -> None:
         with self._lock:
-            self._kept.pop(check_key(key), None)
+            if self._kept.pop(check_key(key), None) is not None:
+                del self._keys[bisect_left(self._keys, key)]
 
     def list(self, prefix: str) -> Iterator[ObjectInfo]:
         check_prefix(prefix)
         with self._lock:
-            found = [(key, kept) for key, kept in self._kept.items() if key.startswith(prefix)]
-        found.sort(key=lambda item: item[0])
-        return iter([ObjectInfo(key, len(kept.object.data), kept.modified_ms) for key, kept in found])
+            found = list(
+                takewhile(lambda key: key.startswith(prefix), islice(self._keys, bisect_left(self._keys, prefix), None))
+            )
+            return iter([self._info(key) for key in found])
+
+    def _info(self, key: str) -> ObjectInfo:
+        kept = self._kept[key]
+        return ObjectInfo(key, len(kept.object.data), kept.modified_ms)
 
     def close(self) -> None:
-        self._kept = {}
+        self._kept, self._keys = {}, []
 
     def _write(self, key: str, data: bytes) -> str:
         self._writes += 1
         version = str(self._writes)
+        if key not in self._kept:
+            insort(self._keys, key)
         self._kept[key] = _Kept(StoredObject(bytes(data), version), self._ambient.now_ms())
         return version
