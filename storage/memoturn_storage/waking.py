@@ -89,14 +89,18 @@ class Waker:
         branch = self._open_local(ref, files, held)
         if branch is None and held is not None and not held.manifest.empty:
             branch = self._open_restored(ref, files, held)
-        if branch is None and held is None:
-            self._require_no_loss(ref)
+        if branch is None and held is None and self._begun_meanwhile(ref):
+            return self._open(ref)
         return branch or self._unwritten(ref, files, held)
 
-    def _require_no_loss(self, ref: BranchRef) -> None:
+    def _begun_meanwhile(self, ref: BranchRef) -> bool:
+        """Whether a branch without a manifest has one now; raises `Damaged` where it must have had one."""
         trace = self._manifests.trace_of_loss(ref.uuid)
-        if trace is not None:
+        if trace is None:
+            return False
+        if self._manifests.read(ref) is None:
             raise Damaged(f"{ref.manifest_key}: the manifest is missing, although {trace} is there")
+        return True
 
     def _open_local(self, ref: BranchRef, files: LocalFiles, held: Held | None) -> Branch | None:
         """The branch over its local file; None where that is no continuation of the manifest, and discarded."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
@@ -12,6 +13,7 @@ from memoturn_storage.engine import Engine, Limits
 from memoturn_storage.leases.memory import LeaseRegistry, MemoryLeases
 from memoturn_storage.manifest import BranchRef
 from memoturn_storage.objects.memory import MemoryStore
+from memoturn_storage.objects.store import ObjectInfo
 from memoturn_storage.restore import Damaged
 from objects.faulty import Faults, FaultyStore
 from unit.engines import ITEMS, put, values
@@ -53,3 +55,26 @@ def test_a_first_shipment_that_was_never_linked_leaves_a_database_that_works(tmp
     assert second.read(REF, values).result().value == []
     assert second.write(REF, put("anew"), durable=True).result().txid == 1
     second.close()
+
+
+def test_a_database_that_another_owner_begins_while_it_wakes_is_not_damaged(tmp_path: Path) -> None:
+    ambient = ManualAmbient()
+    store = MemoryStore(ambient)
+
+    class BegunMeanwhile(FaultyStore):
+        """The other owner writes between the reading of the manifest and the listing."""
+
+        begun = False
+
+        def list(self, prefix: str) -> Iterator[ObjectInfo]:
+            if not self.begun:
+                self.begun = True
+                for value in range(3):  # each waking raises the epoch
+                    other = engine(tmp_path / "other", store, ambient)
+                    other.write(REF, put(value), durable=True).result()
+                    other.close()
+            return super().list(prefix)
+
+    waking = engine(tmp_path / "waking", BegunMeanwhile(store, Random(0), {}), ambient)
+    assert waking.read(REF, values).result().value == [0, 1, 2]
+    waking.close()
