@@ -21,17 +21,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import apsw
 
 from benchmarks.measure import Row, Texts, percentile, table, timed
+from memoturn_core.address import Address
+from memoturn_core.caller import LOCAL
+from memoturn_core.invoke import invoke
 from memoturn_core.memory.tables import SCHEMA
 from memoturn_core.node import Node
+from memoturn_core.registry import OPERATIONS
 from memoturn_mcp.logs import configure_logging
 from memoturn_storage.ambient import SystemAmbient
 from memoturn_storage.branching import Branching, Moment
@@ -106,42 +111,33 @@ class Bench:
         async def fork_big(_: int) -> None:
             self.branching.fork(big, self.name())
 
-        async def checkpoint(_: int) -> None:
-            self.branching.checkpoint(small, "here")
-            self.engine.write(small, insert(0), durable=True).result()
-
         rows = [
             await timed("branch_create", n, fork_small, put(small)),
             await timed(f"branch_create_{large // 1_000_000}mb", n, fork_big, put(big)),
         ]
-        return [*rows, await self._checkpoint(small, n, put(small)), *await self._rewinds(small, big, n, put)]
-
-    async def _checkpoint(self, ref: BranchRef, n: int, bound: Any) -> Row:
-        names = [f"c{number % 8}" for number in range(2 * n + 8)]
-        position = iter(names)
-
-        async def checkpoint(_: int) -> None:
-            self.branching.checkpoint(ref, next(position))
-
-        return await timed("checkpoint", n, checkpoint, bound)
-
-    async def _rewinds(self, small: BranchRef, big: BranchRef, n: int, put: Any) -> list[Row]:
-        """Only the rewind: the write before it and the waking after it are not timed."""
-        rows = []
+        rows.append(
+            self._after_a_write("checkpoint", small, n, lambda: self.branching.checkpoint(small, "c"), put(small))
+        )
         for label, ref, times in (("rewind", small, n), ("rewind_large", big, max(3, n // 50))):
-            target = self.branching.checkpoint(ref, "back")
-            samples = []
-            bounds = []
-            for index in range(times):
-                self.engine.write(ref, insert(index), durable=True).result()
-                started = time.perf_counter()
-                self.branching.rewind(ref, Moment(txid=target))
-                samples.append(time.perf_counter() - started)
-                started = time.perf_counter()
-                put(ref)(index)
-                bounds.append(time.perf_counter() - started)
-            rows.append(row(label, samples, bounds))
+            target = Moment(txid=self.branching.checkpoint(ref, "back"))
+            rewind = partial(self.branching.rewind, ref, target)
+            rows.append(self._after_a_write(label, ref, times, rewind, put(ref)))
         return rows
+
+    def _after_a_write(
+        self, label: str, ref: BranchRef, n: int, operation: Callable[[], object], bound: Callable[[int], object]
+    ) -> Row:
+        """Only the operation is timed: not the write before it, which gives it something to do, nor a waking after."""
+        samples, bounds = [], []
+        for index in range(n):
+            self.engine.write(ref, insert(index), durable=True).result()
+            started = time.perf_counter()
+            operation()
+            samples.append(time.perf_counter() - started)
+            started = time.perf_counter()
+            bound(index)
+            bounds.append(time.perf_counter() - started)
+        return row(label, samples, bounds)
 
     async def cold_wake(self, label: str, number: int, size: int, n: int) -> Row:
         """A branch that is only in the object store answers a query; the bound writes and opens the same file."""
@@ -212,11 +208,6 @@ async def rows(directory: Path, *, quick: bool) -> list[Row]:
 
 def bytes_shipped(directory: Path, batch: int, count: int) -> float:
     """Bytes in segments for each memory of 200 characters, `batch` of them in a write."""
-    from memoturn_core.address import Address
-    from memoturn_core.caller import LOCAL
-    from memoturn_core.invoke import invoke
-    from memoturn_core.registry import OPERATIONS
-
     ambient = SystemAmbient()
     texts = Texts(seed=5)
 
@@ -300,11 +291,6 @@ def owner(directory: Path) -> Iterator[subprocess.Popen[str]]:
 
 def recoveries(directory: Path, n: int) -> list[float]:
     """Seconds from the owner's kill -9 to the first write that another process acknowledges."""
-    from memoturn_core.address import Address
-    from memoturn_core.caller import LOCAL
-    from memoturn_core.invoke import invoke
-    from memoturn_core.registry import OPERATIONS
-
     found = []
     for number in range(n):
         data = directory / f"killed-{number}"

@@ -12,8 +12,7 @@ from typing import Self
 
 from memoturn_schemas.errors import InvalidRequest
 from memoturn_schemas.names import check_branch, check_database, check_name
-
-MAIN = "main"
+from memoturn_storage.manifest import MAIN as MAIN
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from memoturn_mcp.cli.flags import (
     Url,
     as_moment,
 )
+from memoturn_mcp.cli.single import run_and_show
 from memoturn_schemas.errors import BranchNotFound, Conflict, InvalidRequest
 
 app = typer.Typer(help="Try things on a branch, and go back.", no_args_is_help=True, rich_markup_mode=None)
@@ -156,17 +157,14 @@ def _run(
     namespace: str | None,
     profile: str | None,
 ) -> None:
-    """Run one operation and show what it answers."""
-    from memoturn_mcp.cli.output import show
-    from memoturn_mcp.cli.reach import Reach, run
-
+    """Run one operation and show what it answers, with a hint where it is refused."""
     given = {key: value for key, value in arguments.items() if value is not None}
     for key, value in given.items():
         # A shell passes on bytes that are not UTF-8; none of these can hold anything but ASCII.
         if isinstance(value, str) and not value.isascii():
             raise InvalidRequest(f"{key}: must be ASCII")
     try:
-        reply = run(Reach(url, data_dir, namespace, profile), lambda ask: ask(name, given))
+        run_and_show(name, given, output, url, data_dir, namespace, profile)
     except BranchNotFound as error:
         error.add_note("`memoturn branch list` shows the branches, `memoturn storage inspect` a branch's checkpoints")
         raise
@@ -174,7 +172,6 @@ def _run(
         if type(error) is Conflict:
             error.add_note("`memoturn storage inspect` shows how far the history goes; a time needs a colon")
         raise
-    show(name, reply, output)
 
 
 def _which(url: str | None, data_dir: str | None, namespace: str | None, profile: str | None) -> str:

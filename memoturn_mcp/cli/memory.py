@@ -15,7 +15,6 @@ from memoturn_mcp.cli.flags import (
     AsOf,
     Branch,
     DataDir,
-    Format,
     Kind,
     Namespace,
     Output,
@@ -24,6 +23,7 @@ from memoturn_mcp.cli.flags import (
     as_moment,
     as_unix_ms,
 )
+from memoturn_mcp.cli.single import run_and_show
 from memoturn_schemas.errors import InvalidRequest
 
 app = typer.Typer(help="Keep, search and look at memories.", no_args_is_help=True, rich_markup_mode=None)
@@ -165,7 +165,7 @@ def recall(
         "include_turns": turns or None,
         "as_of": None if as_of is None else as_moment("--as-of", as_of),
     }
-    _run("memory_recall", _given(arguments), output, url, data_dir, namespace, profile, branch)
+    run_and_show("memory_recall", _given(arguments), output, url, data_dir, namespace, profile, branch)
 
 
 @app.command()
@@ -181,7 +181,7 @@ def get(
 ) -> None:
     """Show one memory in full, with its topic's history."""
     arguments = {"id": id, "as_of": None if as_of is None else as_moment("--as-of", as_of)}
-    _run("memory_get", _given(arguments), output, url, data_dir, namespace, profile, branch)
+    run_and_show("memory_get", _given(arguments), output, url, data_dir, namespace, profile, branch)
 
 
 @app.command()
@@ -195,7 +195,7 @@ def forget(
     output: Output = None,
 ) -> None:
     """Delete one memory for good."""
-    _run("memory_forget", _given({"id": id}), output, url, data_dir, namespace, profile, branch)
+    run_and_show("memory_forget", _given({"id": id}), output, url, data_dir, namespace, profile, branch)
 
 
 @app.command()
@@ -211,7 +211,7 @@ def sessions(
     output: Output = None,
 ) -> None:
     """List the conversations, most recently active first."""
-    _run("memory_sessions_list", _given({"limit": limit}), output, url, data_dir, namespace, profile, branch)
+    run_and_show("memory_sessions_list", _given({"limit": limit}), output, url, data_dir, namespace, profile, branch)
 
 
 @app.command()
@@ -222,24 +222,7 @@ def profiles(
     output: Output = None,
 ) -> None:
     """List the profiles of a namespace."""
-    _run("memory_profiles_list", {}, output, url, data_dir, namespace)
-
-
-def _run(
-    name: str,
-    arguments: Mapping[str, Any],
-    output: Format | None,
-    url: str | None,
-    data_dir: str | None,
-    namespace: str | None,
-    profile: str | None = None,
-    branch: str | None = None,
-) -> None:
-    """Run one operation and show what it answers."""
-    from memoturn_mcp.cli.output import show
-    from memoturn_mcp.cli.reach import Reach, run
-
-    show(name, run(Reach(url, data_dir, namespace, profile, branch), lambda ask: ask(name, arguments)), output)
+    run_and_show("memory_profiles_list", {}, output, url, data_dir, namespace)
 
 
 def _given(flags: Mapping[str, Any]) -> dict[str, Any]:

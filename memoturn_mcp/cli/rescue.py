@@ -28,13 +28,11 @@ from memoturn_schemas.errors import (
 )
 from memoturn_storage.branching import Moment
 from memoturn_storage.catalog import NAMES_PREFIX, Entry
-from memoturn_storage.connection import PAGE_SIZE
 from memoturn_storage.drill import fault_of
 from memoturn_storage.formats.ltx import LtxFile, encode
 from memoturn_storage.manifest import BranchRef, Manifest, Plan, Position
 from memoturn_storage.objects.store import ObjectMissing
-from memoturn_storage.restore import Damaged
-from memoturn_storage.tail import snapshot_file
+from memoturn_storage.restore import Damaged, Restorer
 
 _BESIDE = ("-wal", "-shm", "-journal")
 """What SQLite keeps beside a database file; of another file, it would be read into the new one."""
@@ -153,20 +151,12 @@ def _plan(manifest: Manifest, txid: int, whole: bool) -> Plan:
 
 
 def _files(node: Node, manifest: Manifest, plan: Plan, end: Position) -> Iterator[LtxFile]:
-    """What the plan consists of, transaction by transaction, each of which goes on where the last one ended."""
-    restorer = node.engine.restorer
-    snapshot = plan.snapshot
-    start = Position(snapshot.txid, snapshot.at, snapshot.checksum)
-    yield snapshot_file(restorer.image(manifest, start.txid), PAGE_SIZE, start)
-    reached, checksum = start.txid, start.checksum
-    for segment in plan.segments:
-        for file in restorer.transactions(segment):
-            if reached < file.max_txid <= end.txid:
-                if (file.min_txid, file.pre_apply) != (reached + 1, checksum):
-                    raise Damaged(f"{segment.key}: transaction {file.min_txid} does not continue {reached}")
-                yield file
-                reached, checksum = file.max_txid, file.post_apply
-    if (reached, checksum) != (end.txid, end.checksum):
+    """What the plan consists of; its last file leads to `end`."""
+    checksum: int | None = None
+    for file in Restorer(node.store).files(plan):  # one object at a time: a whole history may be large
+        yield file
+        checksum = file.post_apply
+    if checksum != end.checksum:
         raise Damaged(f"{manifest.ref.manifest_key}: its objects do not lead to transaction {end.txid}")
 
 

@@ -10,7 +10,8 @@ from typing import Annotated
 
 import typer
 
-from memoturn_mcp.cli.flags import Branch, DataDir, Format, Namespace, Output, Profile, Url, as_moment
+from memoturn_mcp.cli.flags import Branch, DataDir, Namespace, Output, Profile, Url, as_moment
+from memoturn_mcp.cli.single import run_and_show
 
 app = typer.Typer(
     help="Look at what object storage holds, and get it back.", no_args_is_help=True, rich_markup_mode=None
@@ -35,7 +36,7 @@ def sync(
     output: Output = None,
 ) -> None:
     """Wait until object storage has everything written so far."""
-    _run("sync", output, url, data_dir, namespace, profile, branch)
+    run_and_show("sync", {}, output, url, data_dir, namespace, profile, branch)
 
 
 @app.command()
@@ -48,7 +49,7 @@ def inspect(
     output: Output = None,
 ) -> None:
     """Show the objects that a branch consists of, its checkpoints, and how far back it can go."""
-    _run("storage_inspect", output, url, data_dir, namespace, profile, branch)
+    run_and_show("storage_inspect", {}, output, url, data_dir, namespace, profile, branch)
 
 
 @app.command()
@@ -100,19 +101,3 @@ def segments(
     reach = Reach(url, data_dir, namespace, profile, branch)
     reply = run_beside(reach, lambda node, address: rescue.write_segments(node, address, moment, out, whole=whole))
     show("storage_segments", reply, output)
-
-
-def _run(
-    name: str,
-    output: Format | None,
-    url: str | None,
-    data_dir: str | None,
-    namespace: str | None,
-    profile: str | None,
-    branch: str | None,
-) -> None:
-    """Run one operation and show what it answers."""
-    from memoturn_mcp.cli.output import show
-    from memoturn_mcp.cli.reach import Reach, run
-
-    show(name, run(Reach(url, data_dir, namespace, profile, branch), lambda ask: ask(name, {})), output)

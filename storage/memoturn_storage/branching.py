@@ -27,7 +27,7 @@ FIRST_TIME_MS = 100_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """A point in a branch's history; exactly one of the fields is set."""
+    """A point in a branch's history. Digits given as text are a checkpoint of that name or else a transaction."""
 
     txid: int | None = None
     checkpoint: str | None = None
@@ -155,7 +155,8 @@ class Branching:
         source = self.shipped_manifest(parent)
         txid = source.head_txid if at is None else self.resolve(source, at)
         history = source if source.empty and txid == 0 else source.cut(self._engine.restorer.position(source, txid))
-        now = self._require_soon_after(began)
+        self._require_soon_after(began)
+        now = self._ambient.now_ms()
         ttl_at = None if ttl_ms is None else now + ttl_ms
         child = replace(
             history,
@@ -279,12 +280,10 @@ class Branching:
             self._engine.sleep(branch, discard=landed)
         return manifest
 
-    def _require_soon_after(self, began_ms: int) -> int:
-        """The time, if what was read at `began_ms` may still be linked (`memoturn_storage.collector`)."""
-        now_ms = self._ambient.now_ms()
-        if now_ms - began_ms > self._manifests.grace_ms / 2:
+    def _require_soon_after(self, began_ms: int) -> None:
+        """Raise unless what was read at `began_ms` may still be linked (`memoturn_storage.collector`)."""
+        if self._manifests.too_late(began_ms):
             raise Unavailable("this took so long that the objects may be gone; try again")
-        return now_ms
 
     def delete(self, ref: BranchRef) -> bool:
         """Delete a branch beside main; False where there is none."""

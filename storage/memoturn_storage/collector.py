@@ -119,8 +119,7 @@ class Collector:
             marked = self._manifests.update(held, mark).manifest
         except BranchNotFound:
             return False  # another collector was first
-        too_late = self._ambient.now_ms() - now_ms > self._grace_ms / 2
-        if marked.deleted_at is None or too_late:
+        if marked.deleted_at is None or self._manifests.too_late(now_ms):
             return False
         self._store.delete(marked.ref.manifest_key)
         return True

@@ -1,7 +1,8 @@
 """Opening a database file the one way Memoturn opens it.
 
 Every connection to a file comes from `open_database`, so that the pragmas on which durability and
-capture rest are set in one place; who writes through one folds its WAL with a `FoldingLog`.
+capture rest are set in one place; the catalogue folds its WAL with a `FoldingLog`, a
+branch's file as `memoturn_storage.handle` says.
 """
 
 from __future__ import annotations

@@ -188,7 +188,7 @@ class Engine:
         return cast("Future[Result[T]]", job.future)
 
     def is_open(self, ref: BranchRef) -> bool:
-        return self._worker(ref).is_open(ref)
+        return self._worker(ref).open_branch(ref) is not None
 
     def wake(self, ref: BranchRef) -> Future[None]:
         """Have the branch open.
@@ -210,12 +210,12 @@ class Engine:
 
     def update_manifest(self, ref: BranchRef, change: Callable[[Manifest], Manifest]) -> Held:
         """`Manifests.update`, through the open branch where there is one, so that it knows the new version."""
-        for branch in self._worker(ref).branches():
-            if branch.ref == ref:
-                with branch.lock:
-                    branch.held = self.manifests.update(branch.held or ref, change)
-                    return branch.held
-        return self.manifests.update(ref, change)
+        branch = self._worker(ref).open_branch(ref)
+        if branch is None:
+            return self.manifests.update(ref, change)
+        with branch.lock:
+            branch.held = self.manifests.update(branch.held or ref, change)
+            return branch.held
 
     def cool(self, ref: BranchRef) -> Future[bool]:
         """Remove the local files of a sleeping branch whose every commit is in the object store; whether it was.

@@ -284,11 +284,8 @@ class Handle:
         return []
 
     def _resolve(self, job: WriteJob | ReadJob, result: Result[Any]) -> None:
-        def resolve() -> None:
+        if not (job.durable and self._tail is not None and self._tail.wait(result.txid, job.future, result)):
             job.future.set_result(result)
-
-        if not (job.durable and self._tail is not None and self._tail.wait(result.txid, job.future, resolve)):
-            resolve()
 
     def _bring_caches_forward(self, txid: int, transactions: Sequence[Transaction]) -> None:
         self._caches = {kind: entry for kind, entry in self._caches.items() if entry.txid == txid - 1}

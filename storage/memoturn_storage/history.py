@@ -138,7 +138,7 @@ class Compactor:
         self._store.put(key, data)
 
         def link(manifest: Manifest) -> Manifest:
-            if self._ambient.now_ms() - put_at > self._manifests.grace_ms / 2:
+            if self._manifests.too_late(put_at):
                 raise Unavailable(f"{key} was put too long ago to be linked; compaction is tried again")
             return change(manifest)
 

@@ -8,12 +8,14 @@ another owner (they are discarded).
 
 Nothing here waits for the disk, for the object store has what matters. So it also says in which `boot` of
 the machine the file was written: after another start, which a power cut may have been, the file is believed
-only once its checksum was compared with the manifest's. Called by `memoturn_storage.waking` alone, with the lease held.
+only once its checksum was compared with the manifest's. Written by
+`memoturn_storage.waking` alone, with the lease held; `memoturn_storage.upkeep` looks at what is there.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +52,12 @@ class Origin:
         """Whether everything in the manifest is in the local file too, and the file may hold more."""
         begun = manifest.epoch > 0  # an empty manifest of epoch 0 only says that there is a database
         return manifest.lineage == self.lineage or Base.of(manifest) == self.base or (self.base is None and not begun)
+
+
+def local_branches(directory: Path) -> Iterator[BranchRef]:
+    """The branches that have a file in the directory `databases` of a node."""
+    for path in directory.glob("??/*/*.db"):
+        yield BranchRef(path.parent.name, path.stem)
 
 
 class LocalFiles:
@@ -101,17 +109,8 @@ class LocalFiles:
 def _write(path: Path, data: bytes | bytearray, ambient: Ambient) -> None:
     temporary = path.with_name(f"{path.name}.{ambient.token(6).hex()}.tmp")
     try:
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        try:
-            _write_all(descriptor, data)
-        finally:
-            os.close(descriptor)
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            file.write(data)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _write_all(descriptor: int, data: bytes | bytearray) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(descriptor, rest) :]

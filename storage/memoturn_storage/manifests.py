@@ -50,6 +50,10 @@ class Manifests:
         self._ambient = ambient
         self.grace_ms = grace_ms
 
+    def too_late(self, since_ms: int) -> bool:
+        """Whether what was put, or read, at `since_ms` (Unix milliseconds) may no longer be linked or relied on."""
+        return self._ambient.now_ms() - since_ms > self.grace_ms / 2
+
     def read(self, ref: BranchRef) -> Held | None:
         """The branch's manifest, of a deleted branch too; None where there never was one.
 

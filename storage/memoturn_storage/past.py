@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 from memoturn_storage.ambient import Ambient
@@ -22,6 +23,13 @@ from memoturn_storage.schema import Schema
 T = TypeVar("T")
 
 _KEPT_BYTES = 64 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    image: bytes
+    at: int
+    """When its last transaction was committed, Unix milliseconds."""
 
 
 class _Then:
@@ -53,7 +61,7 @@ class Past:
         self._schema = schema
         self._ambient = ambient
         self._lock = threading.Lock()
-        self._images: OrderedDict[tuple[str, str, int], bytes] = OrderedDict()
+        self._states: OrderedDict[tuple[str, str, int], _State] = OrderedDict()
 
     def read(self, ref: BranchRef, moment: Moment, work: Callable[[Snapshot], T]) -> Result[T]:
         """Run `work` on the state at `moment`; the result's txid is that of the state.
@@ -65,29 +73,31 @@ class Past:
         """
         manifest = self._branching.shipped_manifest(ref)
         txid = self._branching.resolve(manifest, moment)
-        position = self._engine.restorer.position(manifest, txid)
+        # Also of a state that is kept: retention may have taken it out of the history since.
+        manifest.plan(txid)
         key = (ref.uuid, manifest.lineage, txid)
-        image = self._kept(key)
-        if image is None:
-            image = bytes(self._engine.restorer.image(manifest, txid))
-            self._keep(key, image)
-        connection = open_memory(image)
+        state = self._kept(key)
+        if state is None:
+            at = self._engine.restorer.position(manifest, txid).at
+            state = _State(bytes(self._engine.restorer.image(manifest, txid)), at)
+            self._keep(key, state)
+        connection = open_memory(state.image)
         try:
             self._schema.migrate(connection)
-            at_ms = position.at if moment.at_ms is None else moment.at_ms
+            at_ms = state.at if moment.at_ms is None else moment.at_ms
             return Result(work(Snapshot(connection, txid, _Then(self._ambient, at_ms), {})), txid)
         finally:
             connection.close()
 
-    def _kept(self, key: tuple[str, str, int]) -> bytes | None:
+    def _kept(self, key: tuple[str, str, int]) -> _State | None:
         with self._lock:
-            image = self._images.get(key)
-            if image is not None:
-                self._images.move_to_end(key)
-            return image
+            state = self._states.get(key)
+            if state is not None:
+                self._states.move_to_end(key)
+            return state
 
-    def _keep(self, key: tuple[str, str, int], image: bytes) -> None:
+    def _keep(self, key: tuple[str, str, int], state: _State) -> None:
         with self._lock:
-            self._images[key] = image
-            while len(self._images) > 1 and sum(map(len, self._images.values())) > _KEPT_BYTES:
-                self._images.popitem(last=False)
+            self._states[key] = state
+            while len(self._states) > 1 and sum(len(kept.image) for kept in self._states.values()) > _KEPT_BYTES:
+                self._states.popitem(last=False)

@@ -250,7 +250,7 @@ class Publisher:
             if branch.wrote(manifest) and manifest.head_txid >= sealed.end.txid:
                 return manifest  # landed before; its answer was lost
             branch.require_ours(manifest)
-            if self._too_old(shipment):
+            if self._manifests.too_late(shipment.put_at):
                 raise Unavailable("the segment was put too long ago to be linked; it is put under another name")
             if shipment.snapshot is not None:
                 manifest = manifest.rebased(shipment.snapshot, epoch=branch.epoch, lineage=branch.origin.lineage)
@@ -294,7 +294,7 @@ class Publisher:
         collector may be about to remove what is there.
         """
         last = branch.shipment
-        if last is not None and last.sealed is sealed and not self._too_old(last):
+        if last is not None and last.sealed is sealed and not self._manifests.too_late(last.put_at):
             return last
         uuid, end, at = branch.ref.uuid, sealed.end, sealed.snapshot_end
         snapshot: Snapshot | None = None
@@ -307,9 +307,6 @@ class Publisher:
             segment = Segment(sealed.min, end.txid, key, len(sealed.transactions), 0, end.at, end.checksum)
         branch.shipment = Shipment(sealed, snapshot, segment, self._ambient.now_ms())
         return branch.shipment
-
-    def _too_old(self, shipment: Shipment) -> bool:
-        return self._ambient.now_ms() - shipment.put_at > self._manifests.grace_ms / 2
 
     def _nonce(self) -> str:
         return self._ambient.token(4).hex()

@@ -8,12 +8,12 @@ Called when a branch wakes, for reads of the past, by compaction and by the rest
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor
 
 from memoturn_schemas.errors import Conflict, Internal
 from memoturn_storage.formats.ltx import LtxCorrupt, LtxFile, apply_to_image, decode_sequence
-from memoturn_storage.manifest import Manifest, Position, Segment, Snapshot
+from memoturn_storage.manifest import Manifest, Plan, Position, Segment, Snapshot
 from memoturn_storage.objects.store import ObjectMissing, ObjectStore
 
 
@@ -40,12 +40,22 @@ class Restorer:
             Damaged: an object is missing or not what it should be.
             StoreUnavailable.
         """
-        plan = manifest.plan(manifest.head_txid if txid is None else txid)
-        first, *rest = self._read_all([plan.snapshot.key, *(segment.key for segment in plan.segments)])
-        image = _snapshot_image(plan.snapshot, first)
-        position = plan.snapshot.txid
-        checksum = plan.snapshot.checksum
-        for segment, data in zip(plan.segments, rest, strict=True):
+        image = bytearray()
+        for file in self.files(manifest.plan(manifest.head_txid if txid is None else txid)):
+            apply_to_image(image, file)
+        return image
+
+    def files(self, plan: Plan) -> Iterator[LtxFile]:
+        """What a plan consists of: the snapshot, and each transaction, which goes on where the last one ended.
+
+        Raises:
+            Damaged, StoreUnavailable: while iterating; what came before is sound.
+        """
+        keys = [plan.snapshot.key, *(segment.key for segment in plan.segments)]
+        objects = map(self._read, keys) if self._pool is None or len(keys) == 1 else self._pool.map(self._read, keys)
+        yield _snapshot_file(plan.snapshot, next(objects))
+        position, checksum = plan.snapshot.txid, plan.snapshot.checksum
+        for segment, data in zip(plan.segments, objects, strict=True):
             # What lies above `segment.max` in the object was left by a rewind or a fork.
             last = min(segment.max, plan.txid)
             for file in _transactions(segment, data):
@@ -53,13 +63,12 @@ class Restorer:
                     continue
                 if file.min_txid != position + 1 or file.pre_apply != checksum:
                     raise Damaged(f"{segment.key}: transaction {file.min_txid} does not continue {position}")
-                apply_to_image(image, file)
+                yield file
                 position, checksum = file.max_txid, file.post_apply
             if position != last:
                 raise Damaged(f"{segment.key}: the history ends at transaction {position}, not at {last}")
             if position == segment.max and checksum != segment.checksum:
                 raise Damaged(f"{segment.key}: the state after {position} has another checksum than the manifest says")
-        return image
 
     def position(self, manifest: Manifest, txid: int) -> Position:
         """When `txid` was committed and what the state after it sums to; reads one object at most.
@@ -105,10 +114,6 @@ class Restorer:
         covered = [file for file in _transactions(segment, self._read(segment.key)) if file.max_txid <= segment.max]
         return [file for file in covered if file.max_txid > segment.min]
 
-    def _read_all(self, keys: list[str]) -> list[bytes]:
-        read: Callable[..., Iterator[bytes]] = map if self._pool is None or len(keys) == 1 else self._pool.map
-        return list(read(self._read, keys))
-
     def _read(self, key: str) -> bytes:
         try:
             return self._store.get(key).data
@@ -125,7 +130,7 @@ def _transactions(segment: Segment, data: bytes) -> Iterator[LtxFile]:
         raise Damaged(f"{segment.key}: {error}") from error
 
 
-def _snapshot_image(snapshot: Snapshot, data: bytes) -> bytearray:
+def _snapshot_file(snapshot: Snapshot, data: bytes) -> LtxFile:
     if len(data) != snapshot.bytes:
         raise Damaged(f"{snapshot.key}: has {len(data)} bytes, the manifest says {snapshot.bytes}")
     try:
@@ -134,6 +139,4 @@ def _snapshot_image(snapshot: Snapshot, data: bytes) -> bytearray:
         raise Damaged(f"{snapshot.key}: {error}") from error
     if file.max_txid != snapshot.txid or file.min_txid != 1 or file.post_apply != snapshot.checksum:
         raise Damaged(f"{snapshot.key}: is not the snapshot that the manifest names")
-    image = bytearray()
-    apply_to_image(image, file)
-    return image
+    return file

@@ -14,7 +14,6 @@ from __future__ import annotations
 import os
 import threading
 from collections import deque
-from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from itertools import islice
@@ -69,8 +68,8 @@ class Sealed:
 @dataclass(frozen=True, slots=True)
 class _Waiting:
     txid: int
-    resolve: Callable[[], None]
     future: Future[Any]
+    result: Any
 
 
 class Tail:
@@ -130,12 +129,12 @@ class Tail:
             self._commits.append(Commit(txid, end_frame, self._last_at))
             self._end_frame = end_frame
 
-    def wait(self, txid: int, future: Future[Any], resolve: Callable[[], None]) -> bool:
-        """Have `resolve` called once `txid` is in the object store; False where it is there already."""
+    def wait(self, txid: int, future: Future[Any], result: Any) -> bool:
+        """Resolve the future with `result` once `txid` is in the object store; False where it is there already."""
         with self._lock:
             if txid <= self.shipped and not self.broken:
                 return False
-            self._waiting.append(_Waiting(txid, resolve, future))
+            self._waiting.append(_Waiting(txid, future, result))
             return True
 
     def folded(self, frames: int) -> None:
@@ -210,7 +209,7 @@ class Tail:
             while self._waiting and self._waiting[0].txid <= self.shipped:
                 heard.append(self._waiting.popleft())
         for waiting in heard:
-            waiting.resolve()
+            waiting.future.set_result(waiting.result)
 
     def fail_waiting(self, error: MemoturnError) -> None:
         """Those who wait hear that it is not known when, or whether, the object store will have it."""

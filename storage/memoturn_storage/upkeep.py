@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,6 +28,7 @@ from memoturn_storage.drill import Drill
 from memoturn_storage.engine import Engine, Limits
 from memoturn_storage.errors import translate
 from memoturn_storage.leases.lease import Leases, OwnedElsewhere
+from memoturn_storage.local import LocalFiles, local_branches
 from memoturn_storage.manifest import BranchRef
 
 T = TypeVar("T")
@@ -124,7 +125,7 @@ class Upkeep:
         the object store is down they wait for the next pass.
         """
         if self._found is None:
-            self._found = {ref for ref, path in self._local_branches() if _has_log(path)}
+            self._found = {ref for ref in local_branches(self._directory) if LocalFiles(self._directory, ref).has_log()}
         for ref in self._found | self._engine.unshipped().keys():
             try:
                 self._engine.wake(ref).result()
@@ -184,9 +185,9 @@ class Upkeep:
         usage = shutil.disk_usage(self._directory) if self._directory.exists() else None
         crowded = usage is not None and usage.free < _FREE_SHARE * usage.total
         oldest_s = 0.0 if crowded else self._limits.cold_s
-        for ref, path in self._local_branches():
+        for ref in local_branches(self._directory):
             with suppress(FileNotFoundError, OwnedElsewhere):
-                idle_s = self._ambient.now_ms() / 1000 - path.stat().st_mtime
+                idle_s = self._ambient.now_ms() / 1000 - LocalFiles(self._directory, ref).database.stat().st_mtime
                 if idle_s >= oldest_s and self._engine.cool(ref).result():
                     self.stats = replace(self.stats, cooled=self.stats.cooled + 1)
 
@@ -219,10 +220,6 @@ class Upkeep:
         self._cursor = start + _SLICE
         return sorted(changed | set(uuids[start : self._cursor]))
 
-    def _local_branches(self) -> Iterator[tuple[BranchRef, Path]]:
-        for path in self._directory.glob("??/*/*.db"):
-            yield BranchRef(path.parent.name, path.stem), path
-
     def _attempt(self, what: str, work: Callable[[], None]) -> None:
         try:
             work()
@@ -230,8 +227,3 @@ class Upkeep:
             log.warning("upkeep put off", what=what, error=str(error))
         except Exception as error:
             log.error("upkeep failed", what=what, exc_info=translate(error).__cause__ or error)
-
-
-def _has_log(path: Path) -> bool:
-    wal = path.with_name(f"{path.name}-wal")
-    return wal.exists() and wal.stat().st_size > 0

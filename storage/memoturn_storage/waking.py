@@ -20,6 +20,7 @@ from memoturn_schemas.errors import BranchNotFound, Unavailable
 from memoturn_storage.ambient import Ambient
 from memoturn_storage.branch import Branch
 from memoturn_storage.connection import PAGE_SIZE
+from memoturn_storage.formats.ltx import apply_pages
 from memoturn_storage.formats.wal import HEADER, WalCommit, WalCorrupt, commits, read_header
 from memoturn_storage.handle import Handle
 from memoturn_storage.leases.lease import Leases
@@ -270,15 +271,7 @@ class _Spooled:
         shipped, ours = self._commits[:-unshipped], self._commits[-unshipped:]
         image = bytearray(self._database)
         for commit in shipped:
-            _apply(image, commit)
+            apply_pages(image, PAGE_SIZE, commit.pages, commit.commit)
         branch.tail.begin(bytes(image), ours[0].first_frame)
         for txid, commit in enumerate(ours, branch.tail.shipped + 1):
             branch.tail.note(txid, commit.end_frame, self._written_ms)
-
-
-def _apply(image: bytearray, commit: WalCommit) -> None:
-    size = commit.commit * PAGE_SIZE
-    del image[size:]
-    image.extend(bytes(size - len(image)))
-    for number, page in commit.pages.items():
-        image[(number - 1) * PAGE_SIZE : number * PAGE_SIZE] = page

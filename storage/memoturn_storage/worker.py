@@ -144,36 +144,26 @@ class Worker:
 
         The effect may put the branch to sleep; then it is woken by the next job.
         """
+        return self._promise(ref, lambda slot: effect(self._awake(slot)), wakes=True)
+
+    def asleep(self, ref: BranchRef, effect: Callable[[BranchRef], bool]) -> Future[bool]:
+        """Run `effect` while the branch cannot wake; False where it is awake."""
+        return self._promise(ref, lambda slot: slot.branch is None and effect(ref), wakes=False)
+
+    def _promise(self, ref: BranchRef, effect: Callable[[_Slot], T], *, wakes: bool) -> Future[T]:
         future: Future[T] = Future()
 
         def run() -> None:
             if not future.set_running_or_notify_cancel():
                 return
             try:
-                future.set_result(effect(self._awake(slot)))
+                future.set_result(effect(slot))
             except Exception as error:  # noqa: BLE001 - the failure is the caller's to hear
                 future.set_exception(translate(error))
 
         with self._wake:
             slot = self._slot(ref)
-            self._add_effect(slot, run, wakes=True)
-        if self._thread is None:
-            self._drain()
-        return future
-
-    def asleep(self, ref: BranchRef, effect: Callable[[BranchRef], bool]) -> Future[bool]:
-        """Run `effect` while the branch cannot wake; False where it is awake."""
-        future: Future[bool] = Future()
-
-        def run() -> None:
-            try:
-                future.set_result(slot.branch is None and effect(ref))
-            except Exception as error:  # noqa: BLE001 - the failure is the caller's to hear
-                future.set_exception(translate(error))
-
-        with self._wake:
-            slot = self._slot(ref)
-            self._add_effect(slot, run)
+            self._add_effect(slot, run, wakes=wakes)
         if self._thread is None:
             self._drain()
         return future
@@ -199,9 +189,9 @@ class Worker:
         if self._thread is None:
             self._drain()
 
-    def is_open(self, ref: BranchRef) -> bool:
+    def open_branch(self, ref: BranchRef) -> Branch | None:
         slot = self._slots.get(ref)
-        return slot is not None and slot.branch is not None
+        return None if slot is None else slot.branch
 
     def branches(self) -> list[Branch]:
         """The open ones."""

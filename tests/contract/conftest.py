@@ -7,7 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from contract.branches import KeptStore
 from contract.live_node import Live, Memory, RawMcp, serve
+from memoturn_storage.ambient import ManualAmbient
 
 
 @pytest.fixture(autouse=True)
@@ -34,3 +36,22 @@ def mcp(live: Live) -> RawMcp:
 def memory(live: Live) -> Memory:
     """A profile of the module's node that nobody has used."""
     return live.memory()
+
+
+@pytest.fixture
+def ambient() -> ManualAmbient:
+    """The clock of nodes and stores of the test's own."""
+    return ManualAmbient()
+
+
+@pytest.fixture
+def store(ambient: ManualAmbient) -> KeptStore:
+    """The object store of nodes of the test's own, which outlives them."""
+    return KeptStore(ambient)
+
+
+@pytest.fixture
+def kept(live: Live) -> KeptStore:
+    """The object store of the module's node, where the module has given it one to look into."""
+    assert isinstance(live.node.store, KeptStore)
+    return live.node.store

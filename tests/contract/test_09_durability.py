@@ -40,24 +40,6 @@ def live(tmp_path_factory) -> Iterator[Live]:
         yield served
 
 
-@pytest.fixture
-def kept(live) -> KeptStore:
-    """The object store of the module's node."""
-    assert isinstance(live.node.store, KeptStore)
-    return live.node.store
-
-
-@pytest.fixture
-def ambient() -> ManualAmbient:
-    """The clock of nodes and stores of the test's own."""
-    return ManualAmbient()
-
-
-@pytest.fixture
-def store(ambient) -> KeptStore:
-    return KeptStore(ambient)
-
-
 # --- acknowledged is durable ---------------------------------------------------------------------
 
 

@@ -17,7 +17,6 @@ import pytest
 
 from contract.branches import (
     WAIT,
-    KeptStore,
     create,
     elsewhere,
     execute,
@@ -33,23 +32,11 @@ from contract.branches import (
     turns,
 )
 from contract.live_node import Live, Memory, event, fact, serve, statuses
-from memoturn_storage.ambient import ManualAmbient
 from memoturn_storage.leases.file import FileLeases
 from memoturn_storage.leases.lease import OwnedElsewhere
 from objects.faulty import Faults, FaultyStore
 
 DURABLE = {"Memoturn-Durability": "durable"}
-
-
-@pytest.fixture
-def ambient() -> ManualAmbient:
-    """The clock of nodes and stores of the test's own."""
-    return ManualAmbient()
-
-
-@pytest.fixture
-def store(ambient) -> KeptStore:
-    return KeptStore(ambient)
 
 
 def owns(live: Live, memory: Memory) -> bool:

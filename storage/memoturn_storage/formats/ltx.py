@@ -165,16 +165,18 @@ def decode_sequence(data: bytes | memoryview) -> Iterator[LtxFile]:
 
 def apply_to_image(image: bytearray, file: LtxFile) -> None:
     """Bring the database file `image` from the state before `file` to the one after it; checks neither."""
-    page_size = file.page_size
-    size = file.commit * page_size
     if len(file.pages) == file.commit:
         image[:] = b"".join(file.pages.values())
-        return
-    if len(image) > size:
-        del image[size:]
     else:
-        image.extend(bytes(size - len(image)))
-    for pgno, page in file.pages.items():
+        apply_pages(image, file.page_size, file.pages, file.commit)
+
+
+def apply_pages(image: bytearray, page_size: int, pages: Mapping[int, bytes], commit: int) -> None:
+    """Make the database file `image` one of `commit` pages, these among them; what it grows by is zeros."""
+    size = commit * page_size
+    del image[size:]
+    image.extend(bytes(size - len(image)))
+    for pgno, page in pages.items():
         image[(pgno - 1) * page_size : pgno * page_size] = page
 
 
