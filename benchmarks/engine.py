@@ -26,9 +26,9 @@ from benchmarks.measure import EVERYWHERE, Row, Texts, table, timed
 from memoturn_core.address import Address
 from memoturn_core.caller import LOCAL
 from memoturn_core.invoke import invoke
-from memoturn_core.memory.tables import SCHEMA
 from memoturn_core.node import Node
 from memoturn_core.registry import OPERATIONS
+from memoturn_core.tables import SCHEMA
 from memoturn_mcp.logs import configure_logging
 from memoturn_storage.ambient import SystemAmbient
 from memoturn_storage.connection import open_database, turn_lookaside_off

@@ -67,7 +67,7 @@ class RemoteDoor:
             raise InvalidRequest(f"{operation.name} is not served over HTTP")
         try:
             response = await self._client.send(self._request(operation.target, rest, address, arguments))
-            body = response.json() if response.content else None
+            body = _body(rest, response)
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             raise Unavailable(f"the node at {self._client.base_url} cannot be reached or does not answer") from error
         if response.is_error:
@@ -85,17 +85,18 @@ class RemoteDoor:
         params = {} if address.branch == MAIN else {"branch": address.branch}
         try:
             path, remaining = _path(target, rest, address, arguments)
-            if rest.has_body:
+            content = None if rest.raw_body is None else remaining.pop(rest.raw_body, b"")
+            if rest.has_body and content is None:
                 return self._client.build_request(rest.method, path, params=params, json=remaining)
             params |= {key: _text(value) for key, value in remaining.items()}
-            return self._client.build_request(rest.method, path, params=params)
+            return self._client.build_request(rest.method, path, params=params, content=content)
         except ValueError as error:
             raise InvalidRequest(f"the request cannot be sent as JSON: {error}") from error
 
 
 def _path(target: Target, rest: Rest, address: Address, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The URL's path, and the arguments that are not in it."""
-    template = target.prefix + rest.path
+    template = (rest.at or target.prefix) + rest.path
     if rest.profile_path is not None and address.may_create:
         template = Target.PROFILE.prefix + rest.profile_path
     profile = (address.database or "").partition("--")[2]
@@ -111,6 +112,12 @@ def _path(target: Target, rest: Rest, address: Address, arguments: Mapping[str, 
             segment = quote(value, safe="")
         segments.append(segment)
     return "/".join(segments), remaining
+
+
+def _body(rest: Rest, response: httpx.Response) -> Any:
+    if rest.raw_reply is not None and response.is_success:
+        return {rest.raw_reply: response.content}
+    return response.json() if response.content else None
 
 
 def _text(value: Any) -> str:

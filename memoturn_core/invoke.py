@@ -157,11 +157,12 @@ async def _here(
         address = replace(address, branch=MAIN)
     name = address.database or ""
     entry = node.catalog.known(name) or await node.wait_for(lambda: node.catalog.find(name))
-    if entry is not None:
+    if entry is not None and not operation.asleep:
         await listen(node, observer)
     budget = Budget(deadline, request.min_txid, request.durable)
     profile = Profile(node, address, budget, entry, partial(listen, node, observer))
-    await profile.settle()
+    if not operation.asleep:
+        await profile.settle()
     return await operation.handler(profile, validated)
 
 

@@ -14,11 +14,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self, TypeVar
 
-from memoturn_core.memory.tables import SCHEMA
 from memoturn_core.operations import Reply
 from memoturn_core.peers import Answer, PeerRequest, Peers, PeerServer
 from memoturn_core.providers.embedding import Embedder
 from memoturn_core.providers.language import LanguageModel
+from memoturn_core.tables import SCHEMA
 from memoturn_schemas.errors import Unavailable
 from memoturn_storage.ambient import Ambient, SystemAmbient
 from memoturn_storage.branching import Branching

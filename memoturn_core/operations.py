@@ -67,6 +67,14 @@ class Rest:
     """Further statuses of success that the operation's `Reply` may name."""
     profile_path: str | None = None
     """Of an operation on a database: where it is also served below a profile, which it may create."""
+    at: str | None = None
+    """The prefix instead of the target's."""
+    also_at: str | None = None
+    """A further prefix under which the same path is served."""
+    raw_body: str | None = None
+    """The field of the request that is the body itself, byte for byte; the others come from path and query."""
+    raw_reply: str | None = None
+    """The field of the reply that is the body itself."""
 
     @property
     def has_body(self) -> bool:
@@ -124,6 +132,10 @@ class Declaration:
     """Whether a request may ask that it is acknowledged only once it is shipped; others ignore it."""
     whole_database: bool = False
     """Whether it is about all branches of a database, so that a branch in the address means nothing."""
+    asleep: bool = False
+    """Whether it does not need the database open, and so runs in any process."""
+    control: bool = False
+    """Whether it belongs to the control plane: the platform key opens it, and it has a rate limit."""
     missing: Mapping[str, Any] | None = None
     """The answer for agents where REST says 404 of the thing itself, e.g. `{"found": False}`."""
     concise: Callable[[Any], Mapping[str, Any]] | None = None

@@ -9,14 +9,14 @@ asks that one. Called by `memoturn_core.invoke`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeVar
 
 from memoturn_core.address import MAIN, Address
 from memoturn_core.node import Node
-from memoturn_schemas.errors import BranchNotFound, DatabaseNotFound, Unavailable
+from memoturn_schemas.errors import BranchNotFound, DatabaseNotFound, RequestTimeout, Unavailable
 from memoturn_storage.branching import Moment
 from memoturn_storage.catalog import Entry
 from memoturn_storage.engine import Engine
@@ -24,6 +24,10 @@ from memoturn_storage.handle import Result, Snapshot, Transaction
 from memoturn_storage.manifest import BranchRef
 
 T = TypeVar("T")
+V = TypeVar("V")
+
+_SLICE_S = 0.05
+"""What a long job may take of the engine's thread, which other databases share, before it goes elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,8 +92,12 @@ class Profile:
         """Another branch of the database; raises `DatabaseNotFound`."""
         return BranchRef(self._require_entry().uuid, name)
 
-    async def read(self, work: Callable[[Snapshot], T], *, as_of: int | str | None = None) -> Result[T]:
+    async def read(
+        self, work: Callable[[Snapshot], T], *, as_of: int | str | None = None, long: bool = False
+    ) -> Result[T]:
         """Run `work` on one consistent state, the newest or that of a moment in the past.
+
+        What may be `long` is taken off the engine's thread after a moment and run again beside it.
 
         Raises:
             DatabaseNotFound, BranchNotFound: reads never create.
@@ -101,7 +109,14 @@ class Profile:
         if as_of is not None:
             moment = Moment.of(as_of)
             return await self.node.wait_for(lambda: self.node.past.read(ref, moment, work))
-        result = await _finished(self._engine.read(ref, work, deadline=self._budget.deadline))
+        deadline = self._budget.deadline
+        if long:
+            result = await self._patiently(
+                lambda slice_s: self._engine.read(ref, work, deadline=deadline, slice_s=slice_s),
+                lambda: self._engine.read_aside(ref, work, deadline=deadline),
+            )
+        else:
+            result = await _finished(self._engine.read(ref, work, deadline=deadline))
         self.require_min_txid(result.txid)
         return result
 
@@ -118,8 +133,11 @@ class Profile:
         if txid < wanted:
             raise Unavailable(f"{self.name} is at transaction {txid}, behind the {wanted} that was asked for")
 
-    async def write(self, work: Callable[[Transaction], T], *, create: bool = True) -> Result[T]:
+    async def write(self, work: Callable[[Transaction], T], *, create: bool = True, long: bool = False) -> Result[T]:
         """Run `work` in a transaction; the database is created if `create` and the address allow it.
+
+        What may be `long` is taken off the engine's thread after a moment and run again where only its own
+        branch waits for it.
 
         Raises:
             DatabaseNotFound, BranchNotFound, Overloaded, RequestTimeout.
@@ -128,8 +146,31 @@ class Profile:
         if self._entry is None and create and self.address.may_create:
             await self._listen()
             self._entry = await self.node.wait_for(lambda: self.node.catalog.create(self.name))
-        budget = self._budget
-        return await _finished(self._engine.write(self.ref, work, deadline=budget.deadline, durable=budget.durable))
+        ref, deadline, durable = self.ref, self._budget.deadline, self._budget.durable
+        if not long:
+            return await _finished(self._engine.write(ref, work, deadline=deadline, durable=durable))
+        return await self._patiently(
+            lambda slice_s: self._engine.write(ref, work, deadline=deadline, durable=durable, slice_s=slice_s),
+            lambda: self._engine.write_alone(ref, work, deadline=deadline, durable=durable),
+        )
+
+    async def _patiently(
+        self, at_once: Callable[[float], Future[Result[T]]], elsewhere: Callable[[], Future[Result[T]]]
+    ) -> Result[T]:
+        try:
+            return await _finished(at_once(_SLICE_S))
+        except RequestTimeout:
+            deadline = self._budget.deadline
+            if deadline is not None and self.node.ambient.monotonic() >= deadline:
+                raise
+        return await _finished(elsewhere())
+
+    def peek(self, kind: type[T], look: Callable[[T], V | None], *, of: Hashable = None) -> Result[V] | None:
+        """What a cached value of the open branch holds, without waiting for the engine; None where that will not do."""
+        if self._entry is None or self._budget.durable:
+            return None
+        found = self._engine.peek(self.ref, kind, look, of=of)
+        return None if found is None or found.txid < self._budget.min_txid else found
 
     async def sync(self) -> int:
         """Wait until the object store has everything that is committed now; the last txid of it."""

@@ -81,7 +81,10 @@ def _operation(route: Route, operation_id: str, components: dict[str, Schema]) -
         "parameters": _parameters(route, fields),
         "responses": _responses(route, components),
     }
-    if route.rest.has_body:
+    if route.rest.raw_body is not None:
+        content = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+        described["requestBody"] = {"required": True, "content": content}
+    elif route.rest.has_body:
         schema = _without(request, set(route.parameters), components)
         described["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
     return described
@@ -93,9 +96,9 @@ def _parameters(route: Route, fields: dict[str, Schema]) -> list[Schema]:
         schema = {key: value for key, value in fields.get(name, {"type": "string"}).items() if key != "description"}
         text = _TEXTS.get(name) or fields[name]["description"]
         parameters.append({"name": name, "in": "path", "required": True, "description": text, "schema": schema})
-    if not route.rest.has_body:
+    if not route.rest.has_body or route.rest.raw_body is not None:
         for name, field in fields.items():
-            if name not in route.parameters:
+            if name not in route.parameters and name != route.rest.raw_body:
                 schema = {key: value for key, value in field.items() if key != "description"}
                 parameters.append({"name": name, "in": "query", "description": field["description"], "schema": schema})
     if route.operation.target in (Target.PROFILE, Target.DATABASE):
@@ -119,7 +122,9 @@ def _responses(route: Route, components: dict[str, Schema]) -> Schema:
     responses: Schema = {}
     for status in (route.rest.status, *route.rest.other_statuses):
         response: Schema = {"description": route.operation.title, "headers": headers}
-        if status != 204:
+        if route.rest.raw_reply is not None:
+            response["content"] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+        elif status != 204:
             response["content"] = {"application/json": {"schema": schema}}
         responses[str(status)] = response
     envelope = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorEnvelope"}}}

@@ -74,10 +74,14 @@ class Rest:
     async def _serve(self, request: Request) -> Response:
         raw_path = request.scope.get("raw_path") or request.url.path.encode()
         route, parameters = self._router.match(request.method, raw_path.decode("ascii", "replace"))
-        arguments = {name: value for name, value in parameters.items() if name not in ADDRESS_PARTS}
+        arguments: dict[str, Any] = {name: v for name, v in parameters.items() if name not in ADDRESS_PARTS}
         query = _query(request.query_params)
         address = _address(parameters, query.pop("branch", None), request.headers.get("Memoturn-Branch"))
-        if route.rest.has_body:
+        if route.rest.raw_body is not None:
+            _require_disjoint(arguments, query)
+            _require_disjoint(query, {route.rest.raw_body: None})
+            arguments[route.rest.raw_body] = await self._body(request)
+        elif route.rest.has_body:
             body = _json_object(await self._body(request))
             _require_disjoint(arguments, body)
             _require_disjoint(body, query)
@@ -91,7 +95,7 @@ class Rest:
             address,
             arguments,
             self._caller,
-            text_arguments=not route.rest.has_body,
+            text_arguments=not route.rest.has_body or route.rest.raw_body is not None,
             min_txid=_min_txid(request.headers),
             durable=_durable(request.headers),
             timeout_s=self._timeout_s,
@@ -117,6 +121,9 @@ def _answer(route: Route, reply: Reply) -> Response:
     status = reply.status or route.rest.status
     if status == 204:
         return Response(status_code=204, headers=headers)
+    if route.rest.raw_reply is not None:
+        body = reply.value[route.rest.raw_reply]
+        return Response(body, status, headers, media_type="application/octet-stream")
     return json_response(reply.value, status, headers)
 
 

@@ -35,7 +35,9 @@ def all_routes() -> Iterator[Route]:
     for operation in OPERATIONS.values():
         rest = operation.rest
         if rest is not None:
-            yield Route(operation, rest, operation.target.prefix + rest.path)
+            yield Route(operation, rest, (rest.at or operation.target.prefix) + rest.path)
+            if rest.also_at is not None:
+                yield Route(operation, rest, rest.also_at + rest.path)
             if rest.profile_path is not None:
                 yield Route(operation, rest, Target.PROFILE.prefix + rest.profile_path)
 

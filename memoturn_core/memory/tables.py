@@ -1,12 +1,10 @@
-"""The tables of a profile's file, as numbered migrations. Never edit one that was released: add one.
+"""The tables of memories and transcripts. They were released: changes are migrations of their own.
 
 Ids are stored as their 16 bytes. Vectors are float32, little-endian. The full-text indexes are
 external-content FTS5 over the rows they index, with pages that fit the file's (1 024 bytes).
 """
 
 from __future__ import annotations
-
-from memoturn_storage.schema import Schema
 
 _FTS_OPTIONS = """
 INSERT INTO {fts}({fts}, rank) VALUES ('pgsz', 970), ('automerge', 8), ('crisismerge', 64);
@@ -70,11 +68,10 @@ CREATE VIRTUAL TABLE __memoturn_turns_fts USING fts5(
 );
 """
 
-SCHEMA = Schema(
-    (
-        _MEMORIES
-        + _FTS_OPTIONS.format(fts="__memoturn_memories_fts")
-        + _TRANSCRIPT
-        + _FTS_OPTIONS.format(fts="__memoturn_turns_fts"),
-    )
+TABLES = (
+    _MEMORIES
+    + _FTS_OPTIONS.format(fts="__memoturn_memories_fts")
+    + _TRANSCRIPT
+    + _FTS_OPTIONS.format(fts="__memoturn_turns_fts")
 )
+"""Version 1 of the file."""

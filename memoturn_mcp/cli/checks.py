@@ -20,9 +20,9 @@ from typing import Any
 
 from memoturn_core.address import NODE
 from memoturn_core.door import RemoteDoor
-from memoturn_core.memory.tables import SCHEMA
 from memoturn_core.providers.http import Endpoint
 from memoturn_core.registry import OPERATIONS
+from memoturn_core.tables import SCHEMA
 from memoturn_mcp.cli.finding import Finding, Status
 from memoturn_mcp.cli.object_checks import object_store, processes
 from memoturn_mcp.cli.reach import settings_of

@@ -13,7 +13,7 @@ write may still commit.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,7 @@ from memoturn_storage.ambient import Ambient
 from memoturn_storage.branch import Branch
 from memoturn_storage.errors import translate
 from memoturn_storage.garbage import Garbage
-from memoturn_storage.handle import ReadJob, Result, Snapshot, Transaction, WriteJob
+from memoturn_storage.handle import Handle, ReadJob, Result, Snapshot, Transaction, WriteJob
 from memoturn_storage.history import Compactor
 from memoturn_storage.leases.lease import Leases
 from memoturn_storage.manifest import BranchRef, Manifest
@@ -42,11 +42,13 @@ from memoturn_storage.worker import Worker
 log = structlog.get_logger("memoturn")
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 GROUP_COMMIT = 64
 """Writes at most in one transaction."""
 
 _POOL_THREADS = 8
+_LONG_THREADS = 4
 _READER_THREADS = 16
 
 
@@ -111,12 +113,16 @@ class Engine:
     ) -> None:
         self.inline = inline = limits.threads == 0
         threads = max(1, min(limits.threads, limits.hot_cap))  # each keeps one branch open at least
+        self._schema = schema
         self._ambient = ambient
         self._limits = limits
         self._lock = threading.Lock()
         self._compacting: set[BranchRef] = set()
         self._leases = leases
         self._pool: Executor = InlineExecutor() if inline else ThreadPoolExecutor(_POOL_THREADS, "memoturn-background")
+        # Two, for those who read aside wait until a branch's long write is done.
+        self._long_pool: Executor = InlineExecutor() if inline else ThreadPoolExecutor(_LONG_THREADS, "memoturn-long")
+        self._aside: Executor = InlineExecutor() if inline else ThreadPoolExecutor(_LONG_THREADS, "memoturn-aside")
         self._readers = None if inline else ThreadPoolExecutor(_READER_THREADS, "memoturn-objects")
         self.manifests = Manifests(store, ambient, grace_ms=round(limits.grace_s * 1000))
         self.garbage = Garbage(store)
@@ -142,6 +148,7 @@ class Engine:
                 self._waker,
                 self.publisher,
                 self._pool,
+                self._long_pool,
                 capacity=max(1, limits.hot_cap // threads),
                 queue_depth=limits.queue_depth,
                 group=GROUP_COMMIT,
@@ -161,31 +168,80 @@ class Engine:
         *,
         deadline: float | None = None,
         durable: bool = False,
+        slice_s: float | None = None,
     ) -> Future[Result[T]]:
         """Run `work` inside a group commit.
 
         The future resolves once the commit has landed on this machine's disk, or with `durable` once the
         object store has it; a durable write that fails with `Unavailable` may be committed all the same.
         The file is made if it does not exist. `deadline` is on `Ambient.monotonic`. `work` may be run more
-        than once, and must not change anything but the transaction.
+        than once, and must not change anything but the transaction. What may take long is given a `slice_s`
+        of the thread; if that ends it (`RequestTimeout`), `write_alone` is the place for it.
 
         Raises:
             Overloaded: at once, when the branch's queue is full.
         """
-        job = WriteJob(work, deadline, durable)
+        job = WriteJob(work, deadline, durable, slice_s)
         self._worker(ref).submit(ref, job)
+        return cast("Future[Result[T]]", job.future)
+
+    def write_alone(
+        self, ref: BranchRef, work: Callable[[Transaction], T], *, deadline: float | None = None, durable: bool = False
+    ) -> Future[Result[T]]:
+        """As `write`, for work that may take long: other jobs of the branch wait for it, those of others do not."""
+        job = WriteJob(work, deadline, durable)
+        self._worker(ref).submit_alone(ref, job)
         return cast("Future[Result[T]]", job.future)
 
     def read(
-        self, ref: BranchRef, work: Callable[[Snapshot], T], *, deadline: float | None = None, durable: bool = False
+        self,
+        ref: BranchRef,
+        work: Callable[[Snapshot], T],
+        *,
+        deadline: float | None = None,
+        durable: bool = False,
+        slice_s: float | None = None,
     ) -> Future[Result[T]]:
         """Run `work` on one consistent state; a branch that was never written to reads as empty, txid 0.
 
-        With `durable` the future resolves once the object store has that state.
+        With `durable` the future resolves once the object store has that state. `slice_s` as in `write`; what it
+        ends belongs to `read_aside`.
         """
-        job = ReadJob(work, deadline, durable)
+        job = ReadJob(work, deadline, durable, slice_s)
         self._worker(ref).submit(ref, job)
         return cast("Future[Result[T]]", job.future)
+
+    def read_aside(
+        self, ref: BranchRef, work: Callable[[Snapshot], T], *, deadline: float | None = None
+    ) -> Future[Result[T]]:
+        """As `read`, on a connection of its own: for work that may take long, which nobody waits for meanwhile.
+
+        What the branch goes through while it runs, a rewind even, does not change the state that it sees.
+        """
+        job = ReadJob(work, deadline)
+
+        def run() -> Result[T]:
+            handle = self.exclusive(ref, self._second_handle).result()
+            try:
+                handle.read(job)
+            finally:
+                handle.close()
+            return cast("Result[T]", job.future.result())
+
+        return self._aside.submit(run)
+
+    def _second_handle(self, branch: Branch) -> Handle:
+        path = None if branch.handle is None else branch.files.database
+        handle = Handle(self._schema, self._ambient, path)
+        # A first read, for the log is opened by its name: after a rewind that would be another file's.
+        assert handle.txid >= 0  # noqa: S101
+        return handle
+
+    def peek(
+        self, ref: BranchRef, kind: type[T], look: Callable[[T], V | None], *, of: Hashable = None
+    ) -> Result[V] | None:
+        """`Handle.peek` on an open branch whose every commit this process knows; None where that is not sure."""
+        return self._worker(ref).peek(ref, kind, look, of)
 
     def is_open(self, ref: BranchRef) -> bool:
         return self._worker(ref).open_branch(ref) is not None
@@ -280,6 +336,8 @@ class Engine:
         wait([closing for worker in self._workers for closing in worker.close()])
         self.publisher.close()
         self._pool.shutdown()
+        self._long_pool.shutdown()
+        self._aside.shutdown()
         if self._readers is not None:
             self._readers.shutdown()
         self._leases.close()

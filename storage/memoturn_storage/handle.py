@@ -15,7 +15,7 @@ only then may `fold` write it back into the file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,6 +32,9 @@ from memoturn_storage.schema import Schema
 from memoturn_storage.tail import Tail
 
 T = TypeVar("T")
+V = TypeVar("V")
+
+_Key = tuple[type, Hashable]
 
 _STEPS_BETWEEN_DEADLINE_CHECKS = 4_000
 """Virtual machine steps, some 100 µs of them: a bound on how late a deadline is noticed."""
@@ -54,17 +57,20 @@ class _Cached:
 class Snapshot:
     """One consistent state of a database, for the length of one read."""
 
-    def __init__(self, connection: apsw.Connection, txid: int, ambient: Ambient, caches: dict[type, _Cached]) -> None:
+    def __init__(self, connection: apsw.Connection, txid: int, ambient: Ambient, caches: dict[_Key, _Cached]) -> None:
         self.connection = connection
         self.txid = txid
         self.ambient = ambient
         self._caches = caches
 
-    def cached(self, kind: type[T], build: Callable[[apsw.Connection], T]) -> T:
-        """What `build` makes of this state; built once and kept in step by `Transaction.maintain`."""
-        entry = self._caches.get(kind)
+    def cached(self, kind: type[T], build: Callable[[apsw.Connection], T], *, of: Hashable = None) -> T:
+        """What `build` makes of this state; built once and kept in step by `Transaction.maintain`.
+
+        There is one of each kind, or one for each `of`.
+        """
+        entry = self._caches.get((kind, of))
         if entry is None or entry.txid != self.txid:
-            entry = self._caches[kind] = _Cached(self.txid, build(self.connection))
+            entry = self._caches[kind, of] = _Cached(self.txid, build(self.connection))
         return cast(T, entry.value)
 
 
@@ -74,14 +80,14 @@ class Transaction:
     def __init__(self, connection: apsw.Connection, ambient: Ambient) -> None:
         self.connection = connection
         self.ambient = ambient
-        self.maintenance: list[tuple[type, Callable[[Any], None]]] = []
+        self.maintenance: list[tuple[_Key, Callable[[Any], None]]] = []
 
-    def maintain(self, kind: type[T], change: Callable[[T], None]) -> None:
+    def maintain(self, kind: type[T], change: Callable[[T], None], *, of: Hashable = None) -> None:
         """Apply `change` to the cached value of `kind`, if there is one, once the commit has landed.
 
         Whoever writes rows that a cached value mirrors must call this with the same change.
         """
-        self.maintenance.append((kind, change))
+        self.maintenance.append(((kind, of), change))
 
 
 @dataclass(slots=True)
@@ -90,6 +96,8 @@ class WriteJob:
     deadline: float | None
     durable: bool = False
     """Whether to answer only once the object store has the state that the answer reflects."""
+    slice_s: float | None = None
+    """How long it may run where others wait for it; it then fails as if its time were over."""
     future: Future[Result[Any]] = field(default_factory=Future)
 
 
@@ -98,6 +106,7 @@ class ReadJob:
     work: Callable[[Snapshot], Any]
     deadline: float | None
     durable: bool = False
+    slice_s: float | None = None
     future: Future[Result[Any]] = field(default_factory=Future)
 
 
@@ -123,7 +132,8 @@ class Handle:
         self._tail = tail
         self._backlog_bytes = backlog_bytes
         self._deadline: float | None = None
-        self._caches: dict[type, _Cached] = {}
+        self._caches: dict[_Key, _Cached] = {}
+        self._settled: int | None = None
         self._migrated: apsw.Connection | None = None
         self._migrated_txid = 0
         self._frames = 0
@@ -175,6 +185,7 @@ class Handle:
     def restart_tail(self) -> None:
         """Have the tail go on from the whole state, under a txid of its own."""
         txid = _integer(self._connection, "UPDATE __memoturn_txid SET txid = txid + 1 RETURNING txid")
+        self._settled = None
         self._caches.clear()
         if self._tail is not None:
             self._tail.restart(self.image(), txid, self._frames, self._ambient.now_ms())
@@ -188,10 +199,11 @@ class Handle:
     def read(self, job: ReadJob) -> None:
         """Run one read in a transaction of its own and resolve its future."""
         try:
-            with self._budget(job.deadline):
+            with self._budget(job):
                 connection = self._begin_reading()
                 txid = _txid(connection)
                 value = job.work(Snapshot(connection, txid, self._ambient, self._caches))
+                self._settled = txid if connection is self._connection else None
         except Exception as error:  # noqa: BLE001 - every failure of a job is its caller's to hear
             fail(job, error)
         else:
@@ -258,7 +270,7 @@ class Handle:
             changes_before = connection.total_changes()
             connection.execute("SAVEPOINT job")
             try:
-                with self._budget(job.deadline):
+                with self._budget(job):
                     value = job.work(transaction)
             except Exception as error:  # noqa: BLE001 - every failure of a job is its caller's to hear
                 fail(job, error)
@@ -288,19 +300,37 @@ class Handle:
             job.future.set_result(result)
 
     def _bring_caches_forward(self, txid: int, transactions: Sequence[Transaction]) -> None:
-        self._caches = {kind: entry for kind, entry in self._caches.items() if entry.txid == txid - 1}
+        self._settled = None
+        self._caches = {key: entry for key, entry in self._caches.items() if entry.txid == txid - 1}
         for transaction in transactions:
-            for kind, change in transaction.maintenance:
-                if kind in self._caches:
-                    change(self._caches[kind].value)
+            for key, change in transaction.maintenance:
+                if key in self._caches:
+                    change(self._caches[key].value)
         for entry in self._caches.values():
             entry.txid = txid
+        self._settled = txid
+
+    def peek(self, kind: type[T], look: Callable[[T], V | None], *, of: Hashable = None) -> Result[V] | None:
+        """What `look` finds in a cached value that is in step with the newest commit; from any thread.
+
+        None where there is none, where `look` finds nothing, and while a commit is being brought forward. `look`
+        may run beside a change of the value and must bear it.
+        """
+        txid = self._settled
+        entry = self._caches.get((kind, of))
+        if txid is None or entry is None or entry.txid != txid:
+            return None
+        value = look(entry.value)
+        return None if value is None or self._settled != txid else Result(value, txid)
 
     # --- bounds ----------------------------------------------------------------------------------
 
     @contextmanager
-    def _budget(self, deadline: float | None) -> Iterator[None]:
-        self._deadline = deadline
+    def _budget(self, job: WriteJob | ReadJob) -> Iterator[None]:
+        self._deadline = job.deadline
+        if job.slice_s is not None:
+            slice_end = self._ambient.monotonic() + job.slice_s
+            self._deadline = slice_end if job.deadline is None else min(slice_end, job.deadline)
         try:
             yield
         finally:

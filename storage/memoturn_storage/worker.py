@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,7 +25,7 @@ from memoturn_schemas.errors import Overloaded, RequestTimeout, Unavailable
 from memoturn_storage.ambient import Ambient
 from memoturn_storage.branch import Branch
 from memoturn_storage.errors import translate
-from memoturn_storage.handle import Handle, ReadJob, WriteJob, fail
+from memoturn_storage.handle import Handle, ReadJob, Result, WriteJob, fail
 from memoturn_storage.manifest import BranchRef
 from memoturn_storage.publisher import Publisher
 from memoturn_storage.schema import Schema
@@ -35,6 +35,7 @@ from memoturn_storage.waking import Waker
 log = structlog.get_logger("memoturn")
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,8 @@ class _Effect:
     run: Callable[[], None]
     wakes: bool
     """Whether it opens the branch where that sleeps."""
+    long: bool = False
+    """Whether it may take as long as a request may, and so does not belong among those that others wait for."""
 
 
 @dataclass(slots=True, eq=False)
@@ -78,6 +81,7 @@ class Worker:
         queue_depth: writes that may wait for one branch.
         group: writes in one transaction at most.
         pool: where effects run.
+        long_pool: where those run that may take long.
     """
 
     def __init__(
@@ -87,6 +91,7 @@ class Worker:
         waker: Waker,
         publisher: Publisher,
         pool: Executor,
+        long_pool: Executor,
         *,
         capacity: int,
         queue_depth: int,
@@ -98,6 +103,7 @@ class Worker:
         self._waker = waker
         self._publisher = publisher
         self._pool = pool
+        self._long_pool = long_pool
         self._capacity = capacity
         self._queue_depth = queue_depth
         self._group = group
@@ -135,6 +141,26 @@ class Worker:
                 if len(slot.writes) >= self._queue_depth:
                     raise Overloaded(f"the database has {self._queue_depth} writes waiting; try again")
                 slot.writes.append(job)
+            self._make_ready(slot)
+        if self._thread is None:
+            self._drain()
+
+    def submit_alone(self, ref: BranchRef, job: WriteJob) -> None:
+        """Run a write that may take long as an effect, so that it holds up nobody but its branch."""
+
+        def run() -> None:
+            if not self._starts(job):
+                return
+            try:
+                self._awake(slot)
+            except Exception as error:  # noqa: BLE001 - the failure is the caller's to hear
+                fail(job, error)
+            else:
+                self._run_jobs(slot, [job], [])
+
+        with self._wake:
+            slot = self._slot(ref)
+            slot.effects.append(_Effect(run, wakes=True, long=True))
             self._make_ready(slot)
         if self._thread is None:
             self._drain()
@@ -192,6 +218,16 @@ class Worker:
     def open_branch(self, ref: BranchRef) -> Branch | None:
         slot = self._slots.get(ref)
         return None if slot is None else slot.branch
+
+    def peek(self, ref: BranchRef, kind: type[T], look: Callable[[T], V | None], of: Hashable) -> Result[V] | None:
+        """`Handle.peek`, on the caller's thread; None where the branch is not open here and its own."""
+        slot = self._slots.get(ref)
+        branch = None if slot is None else slot.branch
+        handle = None if branch is None or branch.fenced else branch.handle
+        if slot is None or handle is None:
+            return None
+        slot.used_at = self._ambient.monotonic()
+        return handle.peek(kind, look, of=of)
 
     def branches(self) -> list[Branch]:
         """The open ones."""
@@ -292,7 +328,8 @@ class Worker:
                 slot.used_at = self._ambient.monotonic()
                 self._open.move_to_end(slot)
         if effect is not None:
-            self._pool.submit(self._run_effect, slot, effect, crowding)
+            pool = self._long_pool if effect.long else self._pool
+            pool.submit(self._run_effect, slot, effect, crowding)
             return
         self._run_jobs(slot, [job for job in writes if self._starts(job)], [job for job in reads if self._starts(job)])
         self._put_back(slot)

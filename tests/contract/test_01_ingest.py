@@ -11,6 +11,7 @@ from contract.live_node import event, fact, ids, serve, statuses, task
 from contract.provider_server import Reply, provider
 from contract.replies import endpoint, vectors
 from memoturn_core.node import Node
+from memoturn_core.tables import SCHEMA
 from memoturn_core.providers.embedding import OpenAIEmbedder
 from memoturn_storage.ambient import ManualAmbient
 from memoturn_storage.engine import Limits
@@ -222,7 +223,7 @@ def test_item_22_a_file_of_an_older_version_is_read_without_being_written_and_mi
         assert path.read_bytes() == before
         written = live.http.post(f"{base}/memories", json={"memories": [event("Met Ann")]})
         assert (written.status_code, written.json()["txid"]) == (201, 8)
-        assert version() == 1
+        assert version() == SCHEMA.version
         assert len(live.http.post(f"{base}/recall", json={"query": "Ann"}).json()["memories"]) == 1
 
 

@@ -17,9 +17,9 @@ import pytest
 from memoturn_core.address import Address
 from memoturn_core.caller import LOCAL
 from memoturn_core.invoke import invoke
-from memoturn_core.memory.tables import SCHEMA
 from memoturn_core.node import Node
 from memoturn_core.registry import OPERATIONS
+from memoturn_core.tables import SCHEMA
 from memoturn_schemas.errors import NotFound
 from memoturn_storage.ambient import ManualAmbient
 from memoturn_storage.engine import Limits

@@ -15,7 +15,7 @@ from typing import Any
 import apsw
 import pytest
 
-from memoturn_core.memory.tables import SCHEMA as PROFILE
+from memoturn_core.tables import SCHEMA as PROFILE
 from memoturn_schemas.errors import Internal, InvalidRequest, Unavailable
 from memoturn_storage.ambient import Ambient, ManualAmbient, SystemAmbient
 from memoturn_storage.branching import Branching, Moment

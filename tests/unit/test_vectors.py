@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memoturn_core.memory.tables import SCHEMA
 from memoturn_core.memory.vectors import MemoryVectors, TurnVectors, Vector, VectorIndex, as_vector
+from memoturn_core.tables import SCHEMA
 from memoturn_schemas.errors import InvalidRequest
 from memoturn_storage.ambient import Ambient, ManualAmbient, SystemAmbient
 from memoturn_storage.connection import open_database

@@ -1,0 +1,1 @@
+"""The user's own SQL over the user's own tables."""

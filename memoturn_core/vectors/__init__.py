@@ -1,0 +1,1 @@
+"""Vectors in collections, and the index that searches vectors."""
