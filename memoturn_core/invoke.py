@@ -160,7 +160,7 @@ async def _here(
     if entry is not None and not operation.asleep:
         await listen(node, observer)
     budget = Budget(deadline, request.min_txid, request.durable)
-    profile = Profile(node, address, budget, entry, partial(listen, node, observer))
+    profile = Profile(node, address, budget, entry, partial(listen, node, observer), request.caller.scope)
     if not operation.asleep:
         await profile.settle()
     return await operation.handler(profile, validated)

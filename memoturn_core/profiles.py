@@ -16,6 +16,7 @@ from typing import TypeVar
 
 from memoturn_core.address import MAIN, Address
 from memoturn_core.node import Node
+from memoturn_core.operations import Scope
 from memoturn_schemas.errors import BranchNotFound, DatabaseNotFound, RequestTimeout, Unavailable
 from memoturn_storage.branching import Moment
 from memoturn_storage.catalog import Entry
@@ -53,9 +54,12 @@ class Profile:
         budget: Budget,
         entry: Entry | None,
         listen: Callable[[], Awaitable[None]],
+        scope: Scope,
     ) -> None:
         self.node = node
         self.address = address
+        self.scope = scope
+        """What the caller may do, for what the registry cannot know of an operation beforehand."""
         self._budget = budget
         self._entry = entry
         self._listen = listen

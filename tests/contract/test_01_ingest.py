@@ -11,8 +11,8 @@ from contract.live_node import event, fact, ids, serve, statuses, task
 from contract.provider_server import Reply, provider
 from contract.replies import endpoint, vectors
 from memoturn_core.node import Node
-from memoturn_core.tables import SCHEMA
 from memoturn_core.providers.embedding import OpenAIEmbedder
+from memoturn_core.tables import SCHEMA
 from memoturn_storage.ambient import ManualAmbient
 from memoturn_storage.engine import Limits
 from memoturn_storage.local import LocalFiles
