@@ -50,6 +50,8 @@ class Branch:
     fenced: bool = False
     asleep: bool = False
     """Closed: its lease may be another's, and its log with it."""
+    aside: set[Handle] = field(default_factory=set)
+    """Further connections that read the file now; the log is not folded under them."""
     failures: int = 0
     """Attempts to ship in a row that failed."""
 

@@ -221,21 +221,23 @@ class Engine:
         job = ReadJob(work, deadline)
 
         def run() -> Result[T]:
-            handle = self.exclusive(ref, self._second_handle).result()
+            branch, handle = self.exclusive(ref, self._second_handle).result()
             try:
                 handle.read(job)
             finally:
                 handle.close()
+                branch.aside.discard(handle)
             return cast("Result[T]", job.future.result())
 
         return self._aside.submit(run)
 
-    def _second_handle(self, branch: Branch) -> Handle:
+    def _second_handle(self, branch: Branch) -> tuple[Branch, Handle]:
         path = None if branch.handle is None else branch.files.database
         handle = Handle(self._schema, self._ambient, path)
         # A first read, for the log is opened by its name: after a rewind that would be another file's.
         assert handle.txid >= 0  # noqa: S101
-        return handle
+        branch.aside.add(handle)
+        return branch, handle
 
     def peek(
         self, ref: BranchRef, kind: type[T], look: Callable[[T], V | None], *, of: Hashable = None

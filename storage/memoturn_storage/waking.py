@@ -261,7 +261,7 @@ class _Spooled:
         assert branch.handle is not None  # noqa: S101 - the caller has opened it
         if unshipped == 0:
             if self._commits:
-                branch.handle.fold()
+                self._fold(branch)
             return
         foreign = branch.tail.shipped == 0 and len(self._commits) > unshipped  # else the checksum of `begin` tells
         if unshipped > len(self._commits) or foreign:
@@ -269,9 +269,21 @@ class _Spooled:
             return
         log.info("found unshipped commits", database=branch.ref.uuid, branch=branch.ref.branch, commits=unshipped)
         shipped, ours = self._commits[:-unshipped], self._commits[-unshipped:]
-        image = bytearray(self._database)
-        for commit in shipped:
-            apply_pages(image, PAGE_SIZE, commit.pages, commit.commit)
-        branch.tail.begin(bytes(image), ours[0].first_frame)
+        branch.tail.begin(self._after(shipped), ours[0].first_frame)
         for txid, commit in enumerate(ours, branch.tail.shipped + 1):
             branch.tail.note(txid, commit.end_frame, self._written_ms)
+
+    def _fold(self, branch: Branch) -> None:
+        assert branch.handle is not None  # noqa: S101 - the caller has opened it
+        try:
+            branch.handle.fold()
+        except apsw.BusyError:
+            # A read that began before the branch slept is still under way: the log goes on where it ends.
+            branch.tail.begin(self._after(self._commits), self._commits[-1].end_frame)
+
+    def _after(self, applied: list[WalCommit]) -> bytes:
+        """The file as it stands after these commits."""
+        image = bytearray(self._database)
+        for commit in applied:
+            apply_pages(image, PAGE_SIZE, commit.pages, commit.commit)
+        return bytes(image)

@@ -350,7 +350,8 @@ class Worker:
             return
         if not branch.tail.clean:
             self._publisher.notice(branch)
-        if branch.handle is not None and branch.handle.log_is_long and not slot.folding and branch.failures == 0:
+        foldable = not slot.folding and not branch.aside and branch.failures == 0
+        if foldable and branch.handle is not None and branch.handle.log_is_long:
             slot.folding = True
             self.tend(branch, partial(self._fold, slot))
 
@@ -418,7 +419,7 @@ class Worker:
         return branch
 
     def _fold(self, slot: _Slot, branch: Branch) -> None:
-        """Ship the rest of a long log and write it back into the file."""
+        """Ship the rest of a long log and write it back into the file, which only this handle reads."""
         try:
             self._publisher.ship_alone(branch)
             if branch.tail.clean and branch.handle is not None:
