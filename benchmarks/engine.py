@@ -21,8 +21,8 @@ from typing import Any
 import apsw
 import numpy as np
 
-from benchmarks import storage
-from benchmarks.measure import EVERYWHERE, Row, Texts, table, timed
+from benchmarks import storage, substrate
+from benchmarks.measure import EVERYWHERE, Row, Texts, raw_database, table, timed
 from memoturn_core.address import Address
 from memoturn_core.caller import LOCAL
 from memoturn_core.invoke import invoke
@@ -157,13 +157,6 @@ class Bench:
         return await timed(label, n, operation, bound)
 
 
-def raw_database(path: Path) -> apsw.Connection:
-    connection = apsw.Connection(str(path))
-    connection.execute("PRAGMA page_size=1024; PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0").fetchall()
-    connection.execute("PRAGMA synchronous=NORMAL")
-    return connection
-
-
 class RawMemories:
     """The same tables, written with apsw and nothing else."""
 
@@ -214,6 +207,7 @@ async def measure(directory: Path, *, quick: bool) -> list[Row]:
     n = 100 if quick else 1_000
     rows = await bench.creation(quick)
     rows.append(await bench.first_touch(quick))
+    rows += await substrate.rows(bench, quick=quick)
     for label, count in (("1k", 1_000), ("10k", 10_000)):
         await bench.fill(label, count)
         rows.append(await bench.recall(f"recall_{label}", label, n))

@@ -10,6 +10,9 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import apsw
 
 VOCABULARY = [
     start + middle + end
@@ -102,3 +105,10 @@ def table(rows: list[Row]) -> str:
         ratio = "-" if each.ratio is None else f"{each.ratio:.1f}"
         lines.append(f"{each.row:<24}{each.p50_us:>12.1f}{each.p99_us:>12.1f}{bound:>12}{ratio:>8}{each.n:>8}")
     return "\n".join(lines)
+
+
+def raw_database(path: Path) -> apsw.Connection:
+    connection = apsw.Connection(str(path))
+    connection.execute("PRAGMA page_size=1024; PRAGMA journal_mode=WAL; PRAGMA wal_autocheckpoint=0").fetchall()
+    connection.execute("PRAGMA synchronous=NORMAL")
+    return connection

@@ -38,7 +38,7 @@ from memoturn_storage.branching import Moment
     default_tool=True,
     request=BranchCreateRequest,
     response=BranchCreated,
-    rest=Rest("POST", "/branches", status=201),
+    rest=Rest("POST", "/branches", status=201, also_at="/v1/databases/{db}"),
     whole_database=True,
 )
 async def create(profile: Profile, request: BranchCreateRequest) -> Reply:
@@ -77,7 +77,7 @@ async def create(profile: Profile, request: BranchCreateRequest) -> Reply:
     toolset="branches",
     request=BranchListRequest,
     response=BranchList,
-    rest=Rest("GET", "/branches"),
+    rest=Rest("GET", "/branches", also_at="/v1/databases/{db}"),
     read_only=True,
     idempotent=True,
     whole_database=True,
@@ -109,7 +109,7 @@ async def listing(profile: Profile, request: BranchListRequest) -> Reply:
     toolset="branches",
     request=BranchRequest,
     response=BranchDeleted,
-    rest=Rest("DELETE", "/branches/{branch}", status=204),
+    rest=Rest("DELETE", "/branches/{branch}", status=204, also_at="/v1/databases/{db}"),
     destructive=True,
     idempotent=True,
     whole_database=True,
@@ -132,7 +132,7 @@ async def delete(profile: Profile, request: BranchRequest) -> Reply:
     default_tool=True,
     request=CheckpointRequest,
     response=Checkpointed,
-    rest=Rest("POST", "/branches/{branch}/checkpoint"),
+    rest=Rest("POST", "/branches/{branch}/checkpoint", also_at="/v1/databases/{db}"),
     idempotent=True,
     whole_database=True,
 )
@@ -155,7 +155,7 @@ async def checkpoint(profile: Profile, request: CheckpointRequest) -> Reply:
     default_tool=True,
     request=RewindRequest,
     response=Rewound,
-    rest=Rest("POST", "/branches/{branch}/rewind"),
+    rest=Rest("POST", "/branches/{branch}/rewind", also_at="/v1/databases/{db}"),
     destructive=True,
     whole_database=True,
 )
@@ -178,7 +178,7 @@ async def rewind(profile: Profile, request: RewindRequest) -> Reply:
     toolset="branches",
     request=PromoteRequest,
     response=Promoted,
-    rest=Rest("POST", "/branches/{branch}/promote"),
+    rest=Rest("POST", "/branches/{branch}/promote", also_at="/v1/databases/{db}"),
     destructive=True,
     whole_database=True,
 )

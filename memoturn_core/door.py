@@ -19,6 +19,7 @@ from memoturn_core.caller import Caller
 from memoturn_core.invoke import Observer, ignore, invoke
 from memoturn_core.node import Node
 from memoturn_core.operations import Operation, Reply, Rest, Target
+from memoturn_schemas import blob
 from memoturn_schemas.errors import InvalidRequest, MemoturnError, Unavailable, UpstreamFailure, raised_elsewhere
 
 
@@ -55,18 +56,24 @@ class LocalDoor:
 
 
 class RemoteDoor:
-    """Has a node at `url` run operations, with `token` as the bearer where there is one."""
+    """Has a node at `url` run operations, with `token` as the bearer where there is one.
 
-    def __init__(self, url: str, token: str | None = None) -> None:
-        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-        self._client = httpx.AsyncClient(base_url=url, headers=headers, timeout=35.0)
+    Those of the control plane are asked for with the `platform_key` instead, where there is one.
+    """
+
+    def __init__(self, url: str, token: str | None = None, platform_key: str | None = None) -> None:
+        self._client = httpx.AsyncClient(base_url=url, timeout=35.0)
+        self._data = _bearer(token)
+        self._control = _bearer(platform_key) or self._data
 
     async def call(self, operation: Operation, address: Address, arguments: Mapping[str, Any]) -> Reply:
         rest = operation.rest
         if rest is None:
             raise InvalidRequest(f"{operation.name} is not served over HTTP")
         try:
-            response = await self._client.send(self._request(operation.target, rest, address, arguments))
+            request = self._request(operation.target, rest, address, arguments)
+            request.headers.update(self._control if operation.control else self._data)
+            response = await self._client.send(request)
             body = _body(rest, response)
         except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             raise Unavailable(f"the node at {self._client.base_url} cannot be reached or does not answer") from error
@@ -85,13 +92,21 @@ class RemoteDoor:
         params = {} if address.branch == MAIN else {"branch": address.branch}
         try:
             path, remaining = _path(target, rest, address, arguments)
-            content = None if rest.raw_body is None else remaining.pop(rest.raw_body, b"")
+            content = None if rest.raw_body is None else _raw(rest.raw_body, remaining)
             if rest.has_body and content is None:
                 return self._client.build_request(rest.method, path, params=params, json=remaining)
-            params |= {key: _text(value) for key, value in remaining.items()}
+            params |= {key: _text(value) for key, value in remaining.items() if value is not None}
             return self._client.build_request(rest.method, path, params=params, content=content)
         except ValueError as error:
             raise InvalidRequest(f"the request cannot be sent as JSON: {error}") from error
+
+
+def _bearer(credential: str | None) -> dict[str, str]:
+    if credential is None:
+        return {}
+    if not (credential.isascii() and credential.isprintable()) or " " in credential:
+        raise InvalidRequest("the credential for the node should be printable ASCII characters without spaces")
+    return {"Authorization": f"Bearer {credential}"}
 
 
 def _path(target: Target, rest: Rest, address: Address, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -109,7 +124,7 @@ def _path(target: Target, rest: Rest, address: Address, arguments: Mapping[str, 
             value = known[name] if name in known else remaining.pop(name, None)
             if not isinstance(value, str) or not value:
                 raise InvalidRequest(f"{name}: is required")
-            segment = quote(value, safe="")
+            segment = quote(value, safe="").replace(".", "%2E")  # a segment of dots would mean another path
         segments.append(segment)
     return "/".join(segments), remaining
 
@@ -118,6 +133,16 @@ def _body(rest: Rest, response: httpx.Response) -> Any:
     if rest.raw_reply is not None and response.is_success:
         return {rest.raw_reply: response.content}
     return response.json() if response.content else None
+
+
+def _raw(name: str, arguments: dict[str, Any]) -> bytes:
+    """Take the field that is the body out of the arguments."""
+    try:
+        return blob.from_json(arguments.pop(name))
+    except KeyError:
+        raise InvalidRequest(f"{name}: is required") from None
+    except ValueError as error:
+        raise InvalidRequest(f"{name}: {error}") from None
 
 
 def _text(value: Any) -> str:

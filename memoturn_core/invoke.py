@@ -1,9 +1,8 @@
 """The one door: every surface runs every operation through `invoke`.
 
-validate -> authorise -> limit in time -> run, here or in the process that has the database open ->
-measure. Whatever goes wrong comes out as one of the
-errors of `memoturn_schemas.errors`; a fault of ours is logged here with its cause and leaves as
-`Internal`, without details.
+authorise -> limit in time -> validate -> run, here or in the process that has the database open ->
+measure. Whatever goes wrong comes out as one of the errors of `memoturn_schemas.errors`; a fault of ours
+is logged here with its cause and leaves as `Internal`, without details.
 """
 
 from __future__ import annotations
@@ -18,12 +17,12 @@ import structlog
 from pydantic import ValidationError
 
 from memoturn_core.address import MAIN, Address
-from memoturn_core.caller import Caller
+from memoturn_core.caller import Caller, acting
 from memoturn_core.node import Node
-from memoturn_core.operations import DECLARED, Operation, Reply, Target
+from memoturn_core.operations import DECLARED, Operation, Reply, Scope, Target
 from memoturn_core.peers import PeerLost, PeerRequest
 from memoturn_core.profiles import Budget, Profile
-from memoturn_schemas.errors import Internal, InvalidRequest, RequestTimeout, UpstreamFailure
+from memoturn_schemas.errors import BranchNotFound, Forbidden, Internal, InvalidRequest, RequestTimeout, UpstreamFailure
 from memoturn_storage.errors import translate
 from memoturn_storage.leases.lease import OwnedElsewhere
 
@@ -58,6 +57,7 @@ async def invoke(
     text_arguments: bool = False,
     min_txid: int = 0,
     durable: bool = False,
+    control: bool = False,
     timeout_s: float | None = 30.0,
     observer: Observer = ignore,
 ) -> Reply:
@@ -69,6 +69,7 @@ async def invoke(
         min_txid: never answer a read from a state older than this.
         durable: answer only once the object store has what was written; operations that do not
             declare it ignore it.
+        control: whether the request came by a path of the control plane.
         timeout_s: the time budget in seconds.
 
     Raises:
@@ -87,6 +88,7 @@ async def invoke(
     started = node.ambient.monotonic()
     outcome = "cancelled"
     try:
+        caller.require(operation, address, control=control)
         async with asyncio.timeout(timeout_s):
             reply = await _where_it_is_owned(node, operation, request, observer)
         outcome = "ok"
@@ -115,6 +117,7 @@ async def invoke(
 
 async def listen(node: Node, observer: Observer = ignore) -> None:
     """Have the other processes on the data directory reach this one, and begin the upkeep, unless that was done."""
+    node.upkeep.attend(node.catalog)
     await node.listen(partial(_answer, node, observer))
 
 
@@ -147,23 +150,42 @@ async def _here(
     node: Node, operation: Operation, request: PeerRequest, deadline: float | None, observer: Observer
 ) -> Reply:
     address = request.address
-    request.caller.require(operation, address)
     validated = _validated(operation, request.arguments, strict=not request.text_arguments)
-    if operation.target is Target.NODE:
-        return await operation.handler(node, validated)
-    if operation.target is Target.NAMESPACE:
-        return await operation.handler((node, address.namespace), validated)
+    if operation.target in (Target.NODE, Target.NAMESPACE):
+        subject = node if operation.target is Target.NODE else (node, address.namespace)
+        with acting(request.caller):
+            return await operation.handler(subject, validated)
     if operation.whole_database:
         address = replace(address, branch=MAIN)
     name = address.database or ""
     entry = node.catalog.known(name) or await node.wait_for(lambda: node.catalog.find(name))
+    scope = _scope_left(node, operation, request.caller, name)
     if entry is not None and not operation.asleep:
         await listen(node, observer)
     budget = Budget(deadline, request.min_txid, request.durable)
-    profile = Profile(node, address, budget, entry, partial(listen, node, observer), request.caller.scope)
-    if not operation.asleep:
-        await profile.settle()
-    return await operation.handler(profile, validated)
+    profile = Profile(node, address, budget, entry, partial(listen, node, observer), scope)
+    try:
+        if not operation.asleep:
+            await profile.settle()
+        with acting(request.caller):
+            return await operation.handler(profile, validated)
+    except BranchNotFound:
+        if not await profile.moved_on():
+            raise
+    # Deleted meanwhile, perhaps on another machine: everything is asked again of what the name means now.
+    return await _here(node, operation, request, deadline, observer)
+
+
+def _scope_left(node: Node, operation: Operation, caller: Caller, database: str) -> Scope:
+    """What the caller's scope is worth on this database: a token from before its deletion only reads.
+
+    Asked here and in the process that owns the database, once its name was looked up.
+    """
+    if caller.issued_at is None or not caller.revoked_by(node.catalog.deleted_at(database)):
+        return caller.scope
+    if operation.scope >= Scope.WRITE:
+        raise Forbidden(f"token revoked: {database} was deleted after it was issued")
+    return Scope.READ
 
 
 async def _answer(node: Node, observer: Observer, request: PeerRequest) -> Reply:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self, TypeVar
 
+from memoturn_core import sweeping
 from memoturn_core.operations import Reply
 from memoturn_core.peers import Answer, PeerRequest, Peers, PeerServer
 from memoturn_core.providers.embedding import Embedder
@@ -105,6 +106,7 @@ class Node:
             leases,
             databases,
             lambda: [entry.uuid for entry in catalog.with_prefix("")],
+            sweeping.due,
             world,
             limits,
         )

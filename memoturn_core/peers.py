@@ -31,7 +31,7 @@ from typing import Any
 import structlog
 
 from memoturn_core.address import Address
-from memoturn_core.caller import Caller
+from memoturn_core.caller import Caller, Kind
 from memoturn_core.operations import Reply, Scope
 from memoturn_schemas.errors import (
     InvalidRequest,
@@ -389,7 +389,7 @@ async def _hang_up(writer: asyncio.StreamWriter) -> None:
 
 def _encoded_request(request: PeerRequest) -> bytes:
     said = {part.name: getattr(request, part.name) for part in fields(request)}
-    said |= {"protocol": _PROTOCOL, "address": asdict(request.address), "caller": asdict(request.caller)}
+    said |= {"protocol": _PROTOCOL, "address": asdict(request.address), "caller": _encoded_caller(request.caller)}
     try:
         body = json.dumps(said | {"arguments": _packed(request.arguments)}).encode()
     except (TypeError, ValueError, RecursionError) as error:
@@ -404,16 +404,24 @@ def _decoded_request(body: bytes) -> PeerRequest:
     if "protocol" in said and said["protocol"] != _PROTOCOL:
         raise Unavailable("the process that has the database open runs another version of Memoturn; stop it")
     try:
-        caller = said["caller"]
         read = {part.name: said[part.name] for part in fields(PeerRequest)}
         read |= {
             "address": Address(**said["address"]),
-            "caller": Caller(Scope(caller["scope"]), caller["namespace"], caller["database"]),
+            "caller": _decoded_caller(said["caller"]),
             "arguments": _unpacked(said["arguments"]),
         }
         return PeerRequest(**read)
     except (KeyError, TypeError, ValueError) as error:
         raise _Malformed(f"not a request: {error!r}") from error
+
+
+def _encoded_caller(caller: Caller) -> dict[str, Any]:
+    return {part.name: getattr(caller, part.name) for part in fields(caller) if part.name != "authority"}
+
+
+def _decoded_caller(said: dict[str, Any]) -> Caller:
+    kinds = {"scope": Scope(said["scope"]), "kind": Kind(said.get("kind", Kind.LOCAL))}
+    return Caller(**said | kinds)
 
 
 def _encoded_reply(reply: Reply) -> bytes:

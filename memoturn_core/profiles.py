@@ -17,10 +17,12 @@ from typing import TypeVar
 from memoturn_core.address import MAIN, Address
 from memoturn_core.node import Node
 from memoturn_core.operations import Scope
+from memoturn_core.usage import counted
 from memoturn_schemas.errors import BranchNotFound, DatabaseNotFound, RequestTimeout, Unavailable
 from memoturn_storage.branching import Moment
-from memoturn_storage.catalog import Entry
+from memoturn_storage.deletion import moved_on
 from memoturn_storage.engine import Engine
+from memoturn_storage.entries import Entry
 from memoturn_storage.handle import Result, Snapshot, Transaction
 from memoturn_storage.manifest import BranchRef
 
@@ -81,8 +83,27 @@ class Profile:
                 self._require_entry()
             return
         ref = BranchRef(self._entry.uuid, self.address.branch)
-        if not self._engine.is_open(ref):
-            await _finished(self._engine.wake(ref))
+        if self._engine.is_open(ref):
+            return
+        shipped = await _finished(self._engine.exclusive(ref, lambda branch: branch.held is not None))
+        if not shipped and await self.moved_on():
+            # Deleted elsewhere, so long ago that even the tombstone of its manifest is gone.
+            await _finished(self._engine.exclusive(ref, lambda branch: self._engine.sleep(branch, discard=True)))
+            raise BranchNotFound(f"there is no branch {ref.branch}")
+
+    async def moved_on(self) -> bool:
+        """Whether the name means another database by now, or none; to be asked where a branch was not found.
+
+        Raises:
+            StoreUnavailable.
+        """
+        entry, catalog, manifests = self._entry, self.node.catalog, self._engine.manifests
+        return entry is not None and await self.node.wait_for(lambda: moved_on(catalog, manifests, entry))
+
+    @property
+    def entry(self) -> Entry:
+        """Raises `DatabaseNotFound`."""
+        return self._require_entry()
 
     def exists(self) -> bool:
         return self._entry is not None
@@ -110,6 +131,7 @@ class Profile:
             RequestTimeout: the budget ran out.
         """
         ref = self.ref
+        work = counted(work)
         if as_of is not None:
             moment = Moment.of(as_of)
             return await self.node.wait_for(lambda: self.node.past.read(ref, moment, work))
@@ -150,7 +172,8 @@ class Profile:
         if self._entry is None and create and self.address.may_create:
             await self._listen()
             self._entry = await self.node.wait_for(lambda: self.node.catalog.create(self.name))
-        ref, deadline, durable = self.ref, self._budget.deadline, self._budget.durable
+        ref, deadline = self.ref, self._budget.deadline
+        durable = self._budget.durable or self.entry.durable
         if not long:
             return await _finished(self._engine.write(ref, work, deadline=deadline, durable=durable))
         return await self._patiently(

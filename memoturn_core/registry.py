@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from memoturn_core import branches, durability, health
+from memoturn_core import branches, databases, durability, health
+from memoturn_core.access import minting
+from memoturn_core.documents import documents
+from memoturn_core.kv import store as kv
 from memoturn_core.memory import ingest, language, recall, records, sessions, transcript
 from memoturn_core.operations import DECLARED, Operation
+from memoturn_core.sql import query
+from memoturn_core.vectors import collections as vectors
 
-_MODULES = (recall, ingest, records, transcript, sessions, language, branches, durability, health)
+_MODULES = (
+    *(recall, ingest, records, transcript, sessions, language),
+    *(query, documents, kv, vectors),
+    *(branches, durability, databases, minting, health),
+)
 
 OPERATIONS: dict[str, Operation] = {
     name: operation

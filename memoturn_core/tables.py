@@ -12,4 +12,4 @@ from memoturn_core.memory import tables as memory
 from memoturn_core.vectors import tables as vectors
 from memoturn_storage.schema import Schema
 
-SCHEMA = Schema((memory.TABLES, kv.TABLES + documents.TABLES + vectors.TABLES))
+SCHEMA = Schema((memory.TABLES, memory.EXPIRY + kv.TABLES + documents.TABLES + vectors.TABLES))

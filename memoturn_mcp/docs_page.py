@@ -26,31 +26,40 @@ def page(document: dict[str, Any]) -> str:
     ]
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
-            parts.append(_operation(path, method, operation))
+            parts.append(_operation(path, method, operation, document))
     parts.append("<h2>Shapes</h2>")
     for name, schema in document["components"]["schemas"].items():
         parts.append(f"<h3 id={escape(name)}>{escape(name)}</h3>{_json(schema)}")
     return "".join(parts)
 
 
-def _operation(path: str, method: str, operation: dict[str, Any]) -> str:
+def _operation(path: str, method: str, operation: dict[str, Any], document: dict[str, Any]) -> str:
     text = operation.get("description", operation["summary"])
     title = f"<span class=m>{method.upper()}</span> <code>{escape(path)}</code>"
     html = f"<h2 id={escape(operation['operationId'])}>{title}</h2><p>{escape(text)}</p>"
-    parameters = operation.get("parameters", [])
+    parameters = [_resolved(each, document) for each in operation.get("parameters", [])]
     if parameters:
         rows = "".join(
             f"<tr><td><code>{escape(each['name'])}</code><td>{escape(each['in'])}<td>{escape(each['description'])}"
             for each in parameters
         )
         html += f"<table>{rows}</table>"
-    if "requestBody" in operation:
-        html += f"<p>Body</p>{_json(operation['requestBody']['content']['application/json']['schema'])}"
+    for media_type, body in operation.get("requestBody", {}).get("content", {}).items():
+        html += f"<p>Body, <code>{escape(media_type)}</code></p>{_json(body['schema'])}"
     statuses = "".join(
-        f"<tr><td><code>{status}</code><td>{escape(response['description'])}"
+        f"<tr><td><code>{status}</code><td>{escape(_resolved(response, document)['description'])}"
         for status, response in operation["responses"].items()
     )
     return html + f"<table>{statuses}</table>"
+
+
+def _resolved(node: dict[str, Any], document: dict[str, Any]) -> dict[str, Any]:
+    """What is meant, where the node only refers to a component."""
+    if "$ref" not in node:
+        return node
+    _, components, kind, name = node["$ref"].split("/")
+    meant: dict[str, Any] = document[components][kind][name]
+    return meant
 
 
 def _json(schema: dict[str, Any]) -> str:

@@ -1,75 +1,195 @@
-"""The OpenAPI 3.1 description of the REST surface, made from the registry and the wire models."""
+"""The OpenAPI 3.1 description of the REST surface, made from the registry, the wire models and the errors.
+
+An operation says what it can answer: the statuses of success that its declaration has, and of failures
+those that requests of its kind can meet. What many operations share is a component. Served as
+`/openapi.json`, kept in `schemas/` and shown by `docs_page`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from importlib.metadata import version
 from typing import Any, get_args
 
-from memoturn_core.operations import Target
-from memoturn_mcp.responses import TXID
+from memoturn_core.operations import Operation, Scope, Target
+from memoturn_mcp.responses import REQUEST_ID, TXID
 from memoturn_mcp.routes import Route, all_routes
-from memoturn_schemas.errors import ErrorCode
+from memoturn_schemas.errors import ErrorCode, MemoturnError
 from memoturn_schemas.json_schema import request_schema, response_schema
+from memoturn_schemas.names import BRANCH_RULE, NAME_RULE
 
 Schema = dict[str, Any]
 
-_TEXTS = {
-    "namespace": "Who the memories belong to.",
-    "profile": "Whose memories: one user, agent or project.",
-    "db": "A database, or a profile as `{namespace}--{profile}`; `name@branch` addresses a branch.",
-}
-_ERRORS = {
-    "400": "The request can never succeed as it stands; the message names the field.",
-    "404": "The thing, the database or the branch is not there.",
-    "408": "The request's time budget ran out.",
-    "413": "The body is over the limit.",
-    "429": "A bounded queue is full; `Retry-After` says when to come back.",
-    "500": "A fault of the node; the log has it under the request id.",
-    "502": "A provider failed.",
-    "503": "Something the request needs is down, behind or not configured.",
-}
+_ABOUT = """\
+A memory that AI agents can operate on.
+
+Every failed request answers with `{"error", "code"}`. Times are Unix milliseconds. `Memoturn-Txid` on an
+answer is the transaction that it reflects.
+
+With auth on, every operation names the credentials that open it and the scope that a token needs
+(`read` < `write` < `admin`); with auth off, all are open.
+
+Paths below `/v1/db/{db}` are served without `/db/{db}` too. The database is then the one that the Host
+names, as `{db}.` before a host of MEMOTURN_ALLOWED_HOSTS, or else the one of the token; with neither it is 400.
+"""
 _OPEN = {"/health": "ok", "/healthz": "ok", "/readyz": "ok"}
+
+_TEXT: Schema = {"type": "string"}
+_BINARY: Schema = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+_TRANSACTION: Schema = {"type": "integer", "minimum": 0, "maximum": 2**63 - 1}
+
+_ADDRESS = {
+    "namespace": f"Who the memories belong to: {NAME_RULE}.",
+    "profile": f"Whose memories: one user, agent or project; {NAME_RULE}.",
+    "db": f"A database ({NAME_RULE}), or a profile as `namespace--profile`; `name@branch` addresses a branch.",
+}
+_PARAMETERS: dict[str, Schema] = {
+    "branch": {
+        "name": "branch",
+        "in": "query",
+        "description": f"A branch of the database, main if left out: {BRANCH_RULE}.",
+        "schema": _TEXT,
+    },
+    "Memoturn-Branch": {
+        "name": "Memoturn-Branch",
+        "in": "header",
+        "description": "The branch, where neither the query nor the path names one.",
+        "schema": _TEXT,
+    },
+    "Memoturn-Min-Txid": {
+        "name": "Memoturn-Min-Txid",
+        "in": "header",
+        "description": "Never answer from a state older than this transaction: 503 where there is no newer one yet.",
+        "schema": _TRANSACTION,
+    },
+    "Memoturn-Consistency": {
+        "name": "Memoturn-Consistency",
+        "in": "header",
+        "description": "`primary` asks the owner of the database; `cached` may be behind it.",
+        "schema": {"type": "string", "enum": ["primary", "cached"]},
+    },
+    "Memoturn-Durability": {
+        "name": "Memoturn-Durability",
+        "in": "header",
+        "description": "`durable` answers only once object storage has what was written.",
+        "schema": {"type": "string", "enum": ["standard", "durable"], "default": "standard"},
+    },
+}
+_HEADERS: dict[str, Schema] = {
+    TXID: {"description": "The transaction that the answer reflects.", "required": True, "schema": _TRANSACTION},
+    f"{TXID}-If-Any": {
+        "description": "The transaction that the answer reflects, where it reflects one.",
+        "schema": _TRANSACTION,
+    },
+    REQUEST_ID: {
+        "description": "Finds the request in the node's log.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[0-9a-f]{32}$"},
+    },
+    "Retry-After": {
+        "description": "Seconds after which there may be room.",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 1},
+    },
+    "WWW-Authenticate": {
+        "description": "Where a client learns which credentials there are.",
+        "required": True,
+        "schema": _TEXT,
+    },
+}
+_FAILURES = {
+    400: ("InvalidRequest", "The request can never succeed as it stands; the message names the field."),
+    401: ("Unauthorized", "No credential, one that does not verify, or one that opens other paths."),
+    403: ("Forbidden", "The credential does not cover this, or the request asks for what nobody may."),
+    404: ("NotFound", "The thing, the database or the branch is not there."),
+    408: ("RequestTimeout", "The request's time budget ran out."),
+    409: ("Conflict", "The name is taken, or the state of the database does not allow it."),
+    413: ("PayloadTooLarge", "The body is over the limit."),
+    429: ("Overloaded", "Too much is waiting already; nothing was begun."),
+    500: ("Internal", "A fault of the node; the log has it under the request id."),
+    502: ("UpstreamFailure", "A provider, or the process that owns the database, failed."),
+    503: ("Unavailable", "Something the request needs is down, behind or not configured."),
+}
+_HEADERS_OF_FAILURES = {401: "WWW-Authenticate", 429: "Retry-After"}
+_SECURITY_SCHEMES: dict[str, Schema] = {
+    "token": {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "A token of the database or of its namespace, with the scope that the operation names.",
+    },
+    "platformKey": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "The platform key opens the control plane, and nothing else.",
+    },
+    "clusterKey": {
+        "type": "apiKey",
+        "in": "header",
+        "name": "X-Memoturn-Internal",
+        "description": "What nodes show each other; opens everything.",
+    },
+}
+_MAKES_OR_MOVES = frozenset(
+    {
+        *("provision_database", "branch_create", "branch_checkpoint", "branch_rewind", "branch_promote"),
+        *("docs_insert", "docs_index"),
+    }
+)
+"""The operations that may meet a name that is taken or a state that does not allow them."""
 
 
 @cache
 def document() -> Schema:
     """The whole description; equal for equal versions of the program."""
-    components: dict[str, Schema] = {"ErrorEnvelope": _envelope()}
-    paths: dict[str, dict[str, Any]] = {}
-    for path, text in _OPEN.items():
-        paths[path] = {
-            "get": {
-                "operationId": path.strip("/"),
-                "summary": "Whether the node answers.",
-                "responses": {
-                    "200": {"description": text, "content": {"text/plain": {"schema": {"type": "string"}}}},
-                },
-            }
-        }
+    schemas: dict[str, Schema] = {"ErrorEnvelope": _envelope()}
+    paths: dict[str, dict[str, Any]] = {path: {"get": _open(path, text)} for path, text in _OPEN.items()}
+    taken: set[str] = set()
     for route in all_routes():
-        operation_id = _operation_id(route, paths)
-        paths.setdefault(route.path, {})[route.rest.method.lower()] = _operation(route, operation_id, components)
+        name = route.operation.name
+        operation_id = (
+            name if name not in taken else f"{name}_in_{'profile' if '{profile}' in route.path else 'control'}"
+        )
+        taken.add(operation_id)
+        method = route.rest.method.lower()
+        paths.setdefault(route.path, {})[method] = _operation(route, route.parameters, operation_id, schemas)
+        if route.bare is not None:
+            named = [parameter for parameter in route.parameters if parameter != "db"]
+            paths.setdefault(route.bare, {})[method] = _operation(route, named, f"{name}_bare", schemas)
     return {
         "openapi": "3.1.0",
         "info": {
             "title": "Memoturn",
             "version": version("memoturn"),
-            "description": "A memory that AI agents can operate on.",
+            "description": _ABOUT,
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "paths": paths,
-        "components": {"schemas": components},
+        "components": {
+            "schemas": schemas,
+            "responses": {name: _failure(status, text) for status, (name, text) in _FAILURES.items()},
+            "parameters": _PARAMETERS | {name: _address(name, text) for name, text in _ADDRESS.items()},
+            "headers": _HEADERS,
+            "securitySchemes": _SECURITY_SCHEMES,
+        },
     }
 
 
-def _operation_id(route: Route, paths: dict[str, dict[str, Any]]) -> str:
-    taken = {operation["operationId"] for path in paths.values() for operation in path.values()}
-    name = route.operation.name
-    return f"{name}_in_profile" if name in taken else name
+def _open(path: str, text: str) -> Schema:
+    content = {"text/plain": {"schema": {"type": "string", "const": text}}}
+    return {
+        "operationId": path.strip("/"),
+        "summary": "Whether the node answers.",
+        "security": [],
+        "responses": {
+            "200": {"description": text, "headers": _named(REQUEST_ID), "content": content},
+            "403": _reference("responses", "Forbidden"),
+        },
+    }
 
 
-def _operation(route: Route, operation_id: str, components: dict[str, Schema]) -> Schema:
+def _operation(route: Route, in_path: list[str], operation_id: str, schemas: dict[str, Schema]) -> Schema:
     operation = route.operation
     request = request_schema(operation.request)
     fields: dict[str, Schema] = request.get("properties", {})
@@ -78,63 +198,167 @@ def _operation(route: Route, operation_id: str, components: dict[str, Schema]) -
         "summary": operation.summary,
         "description": operation.description,
         "tags": [operation.toolset],
-        "parameters": _parameters(route, fields),
-        "responses": _responses(route, components),
+        "x-scope": operation.scope.name.lower(),
+        "security": _security(route),
+        "parameters": list(_parameters(route, in_path, fields)),
+        "responses": _responses(route, schemas),
     }
     if route.rest.raw_body is not None:
-        content = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
-        described["requestBody"] = {"required": True, "content": content}
+        text = f"The {route.rest.raw_body} itself, byte for byte, of any content type."
+        described["requestBody"] = {"required": True, "description": text, "content": _BINARY}
     elif route.rest.has_body:
-        schema = _without(request, set(route.parameters), components)
-        described["requestBody"] = {"required": True, "content": {"application/json": {"schema": schema}}}
+        schema = _without(request, set(route.parameters), schemas)
+        content = {"application/json": {"schema": schema}}
+        described["requestBody"] = {"required": bool(schema.get("required")), "content": content}
     return described
 
 
-def _parameters(route: Route, fields: dict[str, Schema]) -> list[Schema]:
-    parameters = []
-    for name in route.parameters:
-        schema = {key: value for key, value in fields.get(name, {"type": "string"}).items() if key != "description"}
-        text = _TEXTS.get(name) or fields[name]["description"]
-        parameters.append({"name": name, "in": "path", "required": True, "description": text, "schema": schema})
-    if not route.rest.has_body or route.rest.raw_body is not None:
+# --- what a request holds ------------------------------------------------------------------------
+
+
+def _security(route: Route) -> list[dict[str, list[str]]]:
+    operation = route.operation
+    if operation.scope is Scope.NONE:
+        return []
+    for_all = route.control and operation.target is Target.NODE and operation.scope is Scope.ADMIN
+    token = [] if for_all else [{"token": [operation.scope.name.lower()]}]
+    platform: list[dict[str, list[str]]] = [{"platformKey": []}] if route.control else []
+    return [*token, *platform, {"clusterKey": []}]
+
+
+def _parameters(route: Route, in_path: list[str], fields: dict[str, Schema]) -> Iterator[Schema]:
+    rest = route.rest
+    for name in in_path:
+        yield _reference("parameters", name) if name in _ADDRESS else _parameter("path", name, fields[name])
+    if not rest.has_body or rest.raw_body is not None:
         for name, field in fields.items():
-            if name not in route.parameters and name != route.rest.raw_body:
-                schema = {key: value for key, value in field.items() if key != "description"}
-                parameters.append({"name": name, "in": "query", "description": field["description"], "schema": schema})
-    if route.operation.target in (Target.PROFILE, Target.DATABASE):
-        branch = {"type": "string", "default": "main"}
-        txid = {"type": "integer", "minimum": 0}
-        parameters += [
-            {"name": "branch", "in": "query", "description": "A branch of the database.", "schema": branch},
-            {
-                "name": "Memoturn-Min-Txid",
-                "in": "header",
-                "description": "Never answer a read from a state older than this transaction.",
-                "schema": txid,
-            },
-        ]
-    return parameters
+            if name not in route.parameters and name != rest.raw_body:
+                yield _parameter("query", name, field)
+    for name in _applicable(route.operation):
+        yield _reference("parameters", name)
 
 
-def _responses(route: Route, components: dict[str, Schema]) -> Schema:
-    schema = _without(response_schema(route.operation.response), set(), components)
-    headers = {TXID: {"description": "The transaction that the answer reflects.", "schema": {"type": "integer"}}}
+def _applicable(operation: Operation) -> Iterator[str]:
+    """Which of the shared parameters mean something to it."""
+    if _in_one_branch(operation):
+        yield from ("branch", "Memoturn-Branch")
+        if operation.read_only or operation.scope is Scope.READ:
+            yield from ("Memoturn-Min-Txid", "Memoturn-Consistency")
+    if operation.durable:
+        yield "Memoturn-Durability"
+
+
+def _parameter(place: str, name: str, field: Schema) -> Schema:
+    schema = {key: value for key, value in field.items() if key != "description"}
+    parameter = {"name": name, "in": place, "description": field.get("description", ""), "schema": schema}
+    return parameter | ({"required": True} if place == "path" else {})
+
+
+def _address(name: str, text: str) -> Schema:
+    return _parameter("path", name, _TEXT | {"description": text})
+
+
+# --- what it is answered with --------------------------------------------------------------------
+
+
+def _responses(route: Route, schemas: dict[str, Schema]) -> Schema:
+    operation, rest = route.operation, route.rest
+    schema = _without(response_schema(operation.response), set(), schemas)
+    headers = _named(*_txid_header(operation, schema), REQUEST_ID)
     responses: Schema = {}
-    for status in (route.rest.status, *route.rest.other_statuses):
-        response: Schema = {"description": route.operation.title, "headers": headers}
-        if route.rest.raw_reply is not None:
-            response["content"] = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
+    for status in (rest.status, *rest.other_statuses):
+        response: Schema = {"description": operation.title, "headers": headers}
+        if rest.raw_reply is not None:
+            response["content"] = _BINARY
         elif status != 204:
             response["content"] = {"application/json": {"schema": schema}}
         responses[str(status)] = response
-    envelope = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorEnvelope"}}}
-    return responses | {status: {"description": text, "content": envelope} for status, text in _ERRORS.items()}
+    return responses | {str(status): _reference("responses", _FAILURES[status][0]) for status in _statuses(route)}
 
 
-def _without(schema: Schema, names: set[str], components: dict[str, Schema]) -> Schema:
+def _statuses(route: Route) -> list[int]:
+    """The statuses of failure that a request to the route can meet; of the contract's, 405 is no route's own."""
+    operation = route.operation
+    statuses = {400, 403, 408, 500}
+    if operation.scope is not Scope.NONE:
+        statuses |= {401, 503}
+    if _in_database(operation):
+        statuses.add(404)
+    if _in_database(operation) and not operation.asleep:
+        statuses.add(502)
+    if any(name not in _ADDRESS for name in route.parameters):
+        statuses.add(404)
+    if operation.name in _MAKES_OR_MOVES or "as_of" in operation.request.model_fields:
+        statuses.add(409)
+    if route.rest.has_body:
+        statuses.add(413)
+    if route.control or (_in_one_branch(operation) and not operation.read_only):
+        statuses.add(429)
+    return sorted(statuses)
+
+
+def _txid_header(operation: Operation, answer: Schema) -> list[str]:
+    """On every answer that has the transaction in its body too; on others as the operation sees fit."""
+    if answer.get("properties", {}).get("txid", {}).get("type") == "integer" and "txid" in answer["required"]:
+        return [TXID]
+    return [f"{TXID}-If-Any"] if _in_one_branch(operation) else []
+
+
+def _failure(status: int, text: str) -> Schema:
+    codes = [code for code in get_args(ErrorCode) if (code, status) in _CODES]
+    schema = _reference("schemas", "ErrorEnvelope") | {"properties": {"code": {"enum": codes}}}
+    headers = [_HEADERS_OF_FAILURES[status]] if status in _HEADERS_OF_FAILURES else []
+    return {
+        "description": text,
+        "headers": _named(*headers, REQUEST_ID),
+        "content": {"application/json": {"schema": schema}},
+    }
+
+
+def _kinds(kind: type[MemoturnError]) -> Iterator[type[MemoturnError]]:
+    yield kind
+    for below in kind.__subclasses__():
+        yield from _kinds(below)
+
+
+_CODES = frozenset((kind.code, kind.status) for kind in _kinds(MemoturnError))
+
+
+def _envelope() -> Schema:
+    return {
+        "type": "object",
+        "description": "What every failed request answers with.",
+        "properties": {
+            "error": {"type": "string", "description": "What is wrong and where, for a person."},
+            "code": {"type": "string", "enum": list(get_args(ErrorCode))},
+        },
+        "required": ["error", "code"],
+    }
+
+
+# --- schemas and references ----------------------------------------------------------------------
+
+
+def _in_database(operation: Operation) -> bool:
+    return operation.target in (Target.PROFILE, Target.DATABASE)
+
+
+def _in_one_branch(operation: Operation) -> bool:
+    return _in_database(operation) and not (operation.whole_database or operation.asleep)
+
+
+def _named(*headers: str) -> Schema:
+    return {name.removesuffix("-If-Any"): _reference("headers", name) for name in headers}
+
+
+def _reference(kind: str, name: str) -> Schema:
+    return {"$ref": f"#/components/{kind}/{name}"}
+
+
+def _without(schema: Schema, names: set[str], schemas: dict[str, Schema]) -> Schema:
     """The schema without some properties, its `$defs` moved to the components."""
     for name, definition in schema.get("$defs", {}).items():
-        components[name] = _moved(definition)
+        schemas[name] = _moved(definition)
     remaining: Schema = _moved({key: value for key, value in schema.items() if key != "$defs"})
     properties = remaining.get("properties", {})
     remaining["properties"] = {name: field for name, field in properties.items() if name not in names}
@@ -151,15 +375,3 @@ def _moved(node: Any) -> Any:
             for key, value in node.items()
         }
     return [_moved(item) for item in node] if isinstance(node, list) else node
-
-
-def _envelope() -> Schema:
-    return {
-        "type": "object",
-        "description": "What every failed request answers with.",
-        "properties": {
-            "error": {"type": "string", "description": "What is wrong and where, for a person."},
-            "code": {"type": "string", "enum": list(get_args(ErrorCode))},
-        },
-        "required": ["error", "code"],
-    }

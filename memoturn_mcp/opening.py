@@ -1,14 +1,15 @@
 """Opens what the settings ask for: this machine's node, or a door to it or to another one.
 
-Imports neither the MCP library nor a web framework, so that a command starts fast. Called by `serving`,
-`app` and the command line.
+Imports neither the MCP library, a web framework nor cryptography, so that a command starts fast. Called by
+`serving`, `app` and the command line.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from memoturn_core.caller import LOCAL
+from memoturn_core.caller import LOCAL, Caller
 from memoturn_core.door import Door, LocalDoor, RemoteDoor
 from memoturn_core.invoke import Observer, ignore
 from memoturn_core.node import Node
@@ -20,6 +21,9 @@ from memoturn_storage.connection import turn_lookaside_off
 from memoturn_storage.descriptors import handle_capacity, raise_descriptor_limit
 from memoturn_storage.objects.opening import open_store
 from memoturn_storage.objects.store import ObjectStore
+
+if TYPE_CHECKING:
+    from memoturn_core.access.authority import Authority
 
 
 def open_node(settings: Settings, *, create: bool = True) -> Node:
@@ -64,5 +68,19 @@ def open_door(settings: Settings, *, create: bool = True) -> Door:
     return local_door(open_node(settings, create=create), settings)
 
 
-def local_door(node: Node, settings: Settings, observer: Observer = ignore) -> LocalDoor:
-    return LocalDoor(node, LOCAL, observer, settings.request_timeout_s)
+def local_door(node: Node, settings: Settings, observer: Observer = ignore, caller: Caller = LOCAL) -> LocalDoor:
+    return LocalDoor(node, caller, observer, settings.request_timeout_s)
+
+
+def open_authority(node: Node, settings: Settings) -> Authority | None:
+    """What knows the callers of a node with auth on; None while it is off.
+
+    Raises:
+        Unconfigured: the signing key that is there cannot be used.
+        StoreUnavailable: the object store was to have it.
+    """
+    if settings.access is None:
+        return None
+    from memoturn_core.access.authority import Authority  # cryptography, which takes long to import
+
+    return Authority.open(settings.access, settings.data_dir, node.metered, node.ambient, node.wait_for)

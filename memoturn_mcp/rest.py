@@ -1,8 +1,12 @@
 """The REST side door, `/v1`: an ASGI application made from the registry.
 
-Per request: match the route, read a bounded body, build the address and the arguments, `invoke`,
-answer. Everything that goes wrong leaves as the error envelope. The shapes are the wire contract, of
-which `tests/contract` has each statement.
+Per request: match the route, find out who sends it and whether they may, keep the control plane's pace,
+read a bounded body, build the arguments, `invoke`, answer. So nobody without access learns what exists or
+has a body read. Everything that goes wrong leaves as the error envelope. The shapes are the wire
+contract, of which `tests/contract` has each statement.
+
+The routes of a database are also served without `/db/{db}` (`/v1/sql`), about the database that the Host
+names (`guard`) or else the token.
 """
 
 from __future__ import annotations
@@ -18,20 +22,26 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from memoturn_core.access.rate import Rate
 from memoturn_core.address import NODE, Address
-from memoturn_core.caller import Caller
+from memoturn_core.caller import NOBODY, Caller
 from memoturn_core.invoke import Observer, invoke
 from memoturn_core.node import Node
 from memoturn_core.operations import Reply
+from memoturn_core.operations import Scope as Needed
+from memoturn_mcp.guard import Gate, Guard
 from memoturn_mcp.responses import TXID, error_response, json_response
 from memoturn_mcp.routes import ADDRESS_PARTS, Route, Router
 from memoturn_mcp.settings import Settings
 from memoturn_schemas.errors import (
+    Forbidden,
     Internal,
     InvalidRequest,
     MemoturnError,
+    NotFound,
     PayloadTooLarge,
     RequestTimeout,
+    Unauthorized,
 )
 
 log = structlog.get_logger("memoturn")
@@ -40,12 +50,21 @@ _LONGEST_INTEGER = 19
 """Digits of the largest 64-bit integer."""
 
 
-class Rest:
-    """Serves every operation that has a route. `caller` is who everybody is while auth is off."""
+_CONTROL_BODY = 1024 * 1024
+_BARE_PREFIX = "/v1/db/-"
+"""In place of `/v1` makes a bare path a whole one; the database is then put in place of the `-`."""
 
-    def __init__(self, node: Node, settings: Settings, caller: Caller, observer: Observer) -> None:
+
+class Rest:
+    """Serves every operation that has a route."""
+
+    def __init__(
+        self, node: Node, settings: Settings, gate: Gate, guard: Guard, control: Rate, observer: Observer
+    ) -> None:
         self._node = node
-        self._caller = caller
+        self._gate = gate
+        self._guard = guard
+        self._control = control
         self._observer = observer
         self._max_body = settings.max_body_bytes
         self._timeout_s = settings.request_timeout_s
@@ -73,16 +92,27 @@ class Rest:
 
     async def _serve(self, request: Request) -> Response:
         raw_path = request.scope.get("raw_path") or request.url.path.encode()
-        route, parameters = self._router.match(request.method, raw_path.decode("ascii", "replace"))
+        route, parameters, bare = self._match(request.method, raw_path.decode("ascii", "replace"))
+        operation = route.operation
+        caller = NOBODY if operation.scope is Needed.NONE else await self._gate.caller(request.headers)
+        if bare:
+            parameters["db"] = self._meant(request.headers, caller)
+        control = route.control
         arguments: dict[str, Any] = {name: v for name, v in parameters.items() if name not in ADDRESS_PARTS}
+        _require_cover(caller, parameters, control)
         query = _query(request.query_params)
         address = _address(parameters, query.pop("branch", None), request.headers.get("Memoturn-Branch"))
+        caller.require(operation, address, control=control)
+        if control:
+            self._control.take()
+        _check_consistency(request.headers)
+        largest = min(_CONTROL_BODY, self._max_body) if control else self._max_body
         if route.rest.raw_body is not None:
             _require_disjoint(arguments, query)
             _require_disjoint(query, {route.rest.raw_body: None})
-            arguments[route.rest.raw_body] = await self._body(request)
+            arguments[route.rest.raw_body] = await self._body(request, largest)
         elif route.rest.has_body:
-            body = _json_object(await self._body(request))
+            body = _json_object(await self._body(request, largest))
             _require_disjoint(arguments, body)
             _require_disjoint(body, query)
             arguments |= body
@@ -91,27 +121,47 @@ class Rest:
         arguments |= query
         reply = await invoke(
             self._node,
-            route.operation,
+            operation,
             address,
             arguments,
-            self._caller,
+            caller,
             text_arguments=not route.rest.has_body or route.rest.raw_body is not None,
             min_txid=_min_txid(request.headers),
             durable=_durable(request.headers),
+            control=control,
             timeout_s=self._timeout_s,
             observer=self._observer,
         )
         return _answer(route, reply)
 
-    async def _body(self, request: Request) -> bytes:
-        too_large = PayloadTooLarge(f"the body is over the limit of {self._max_body} bytes")
+    def _match(self, method: str, raw_path: str) -> tuple[Route, dict[str, str], bool]:
+        """The route, the parameters of its path, and whether it came without its database."""
+        try:
+            return *self._router.match(method, raw_path), False
+        except NotFound as unknown:
+            try:
+                return *self._router.match(method, _BARE_PREFIX + raw_path.removeprefix("/v1")), True
+            except NotFound:
+                raise unknown from None
+
+    def _meant(self, headers: Headers, caller: Caller) -> str:
+        database = self._guard.database(headers) or caller.database
+        if database is None:
+            raise InvalidRequest(
+                "this path says of no database; use /v1/db/{db}/…, or a token for one database,"
+                " or {db}. before a host of MEMOTURN_ALLOWED_HOSTS"
+            )
+        return database
+
+    async def _body(self, request: Request, largest: int) -> bytes:
+        too_large = PayloadTooLarge(f"the body is over the limit of {largest} bytes")
         declared = request.headers.get("content-length", "")
-        if declared.isdecimal() and int(declared) > self._max_body:
+        if declared.isdecimal() and int(declared) > largest:
             raise too_large
         body = bytearray()
         async for chunk in request.stream():
             body += chunk
-            if len(body) > self._max_body:
+            if len(body) > largest:
                 raise too_large
         return bytes(body)
 
@@ -161,6 +211,22 @@ def _address(parameters: Mapping[str, str], query_branch: str | None, header_bra
     if "namespace" in parameters:
         return Address.of_namespace(parameters["namespace"])
     return NODE
+
+
+def _require_cover(caller: Caller, parameters: Mapping[str, str], control: bool) -> None:
+    """A name that cannot be is none that a token covers: refused as such, like all others that it does not."""
+    database = parameters.get("db", "").partition("@")[0]
+    if "profile" in parameters:
+        database = f"{parameters['namespace']}--{parameters['profile']}"
+    if database and not caller.covers(database):
+        refusal = f"the credential does not cover {database[:200]}"
+        raise Unauthorized(refusal) if control else Forbidden(refusal)
+
+
+def _check_consistency(headers: Headers) -> None:
+    wanted = headers.get("Memoturn-Consistency", "primary")
+    if wanted not in ("primary", "cached"):
+        raise InvalidRequest(f"Memoturn-Consistency: should be 'primary' or 'cached', not {wanted[:40]!r}")
 
 
 def _min_txid(headers: Headers) -> int:

@@ -30,6 +30,17 @@ class Route:
     def parameters(self) -> list[str]:
         return re.findall(r"\{(\w+)\}", self.path)
 
+    @property
+    def control(self) -> bool:
+        """Whether it belongs to the control plane, which has its own credentials and limits."""
+        return self.operation.control or self.path.startswith("/v1/databases/")
+
+    @property
+    def bare(self) -> str | None:
+        """The path without its database, where it is served so too."""
+        below = f"{Target.DATABASE.prefix}/"
+        return self.path.replace(below, "/v1/") if self.path.startswith(below) else None
+
 
 def all_routes() -> Iterator[Route]:
     for operation in OPERATIONS.values():

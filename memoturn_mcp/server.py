@@ -2,11 +2,14 @@
 
 It stands on the SDK's low-level `Server`, whose handlers take data: the tools come from the registry,
 not from decorated functions. One server object serves stdio, streamable HTTP and SSE alike; what runs
-an operation is behind a `Door`, so the same server also fronts a remote node.
+an operation is behind a `Door`, so the same server also fronts a remote node. Through which door a request
+goes, and so for whom, is asked for each one: it is never a session's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
 
@@ -15,10 +18,9 @@ from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.shared.exceptions import MCPError
 
-from memoturn_core.door import Door
 from memoturn_mcp import completions, prompts, resources, tools
 from memoturn_mcp.settings import ToolChoice
-from memoturn_mcp.tools import Defaults
+from memoturn_mcp.tools import Defaults, Reach
 
 INSTRUCTIONS = """
 Memoturn is your long-term memory. It outlives this conversation.
@@ -33,42 +35,50 @@ Write summaries that make sense on their own: who, what, when. Never keep secret
 Context = ServerRequestContext[Any, Any]
 
 
-def make_server(door: Door, choice: ToolChoice, defaults: Defaults) -> Server[Any]:
-    """An MCP server over `door`.
+def make_server(reach: Callable[[Context], Reach], choice: ToolChoice) -> Server[Any]:
+    """An MCP server whose requests go through what `reach` says of each.
 
     Raises:
         InvalidRequest: `choice` names a toolset or tool that does not exist.
     """
     operations = {operation.name: operation for operation in tools.chosen(choice)}
-    listing = types.ListToolsResult(tools=[tools.as_tool(operation, defaults) for operation in operations.values()])
-    schemas = {tool.name: tool.input_schema for tool in listing.tools}
 
-    async def list_tools(_: Context, __: types.PaginatedRequestParams | None) -> types.ListToolsResult:
-        return listing
+    @lru_cache(maxsize=64)
+    def listing(defaults: Defaults) -> types.ListToolsResult:
+        return types.ListToolsResult(tools=[tools.as_tool(operation, defaults) for operation in operations.values()])
 
-    async def call_tool(_: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
+    schemas = {tool.name: tool.input_schema for tool in listing(Defaults()).tools}
+
+    async def list_tools(context: Context, _: types.PaginatedRequestParams | None) -> types.ListToolsResult:
+        return listing(reach(context).defaults)
+
+    async def call_tool(context: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
         operation = operations.get(params.name)
         if operation is None:
             raise MCPError(types.INVALID_PARAMS, f"there is no tool {params.name!r} here")
-        return await tools.call(door, operation, params.arguments or {}, defaults)
+        mine = reach(context)
+        return await tools.call(mine.door, operation, params.arguments or {}, mine.defaults)
 
-    async def list_resources(_: Context, __: types.PaginatedRequestParams | None) -> types.ListResourcesResult:
-        return await resources.listing(door, defaults)
+    async def list_resources(context: Context, _: types.PaginatedRequestParams | None) -> types.ListResourcesResult:
+        mine = reach(context)
+        return await resources.listing(mine.door, mine.defaults)
 
     async def list_templates(_: Context, __: types.PaginatedRequestParams | None) -> types.ListResourceTemplatesResult:
         return resources.TEMPLATES
 
-    async def read_resource(_: Context, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:
-        return await resources.read(door, str(params.uri))
+    async def read_resource(context: Context, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:
+        return await resources.read(reach(context).door, str(params.uri))
 
     async def list_prompts(_: Context, __: types.PaginatedRequestParams | None) -> types.ListPromptsResult:
         return prompts.LISTING
 
-    async def get_prompt(_: Context, params: types.GetPromptRequestParams) -> types.GetPromptResult:
-        return await prompts.get(door, defaults, params.name, params.arguments or {})
+    async def get_prompt(context: Context, params: types.GetPromptRequestParams) -> types.GetPromptResult:
+        mine = reach(context)
+        return await prompts.get(mine.door, mine.defaults, params.name, params.arguments or {})
 
-    async def complete(_: Context, params: types.CompleteRequestParams) -> types.CompleteResult:
-        return await completions.complete(door, defaults, params)
+    async def complete(context: Context, params: types.CompleteRequestParams) -> types.CompleteResult:
+        mine = reach(context)
+        return await completions.complete(mine.door, mine.defaults, params)
 
     return Server(
         "memoturn",

@@ -20,8 +20,8 @@ from memoturn_mcp.opening import open_door, open_node
 from memoturn_mcp.server import make_server
 from memoturn_mcp.settings import DEFAULT, DEFAULT_NAME, Settings
 from memoturn_mcp.stdio_streams import Answers, Outstanding, Requests
-from memoturn_mcp.tools import Defaults
-from memoturn_schemas.errors import InvalidRequest
+from memoturn_mcp.tools import Defaults, Reach
+from memoturn_schemas.errors import InvalidRequest, MemoturnError
 
 log = structlog.get_logger("memoturn")
 
@@ -31,6 +31,7 @@ def serve_http(settings: Settings) -> None:
 
     Raises:
         InvalidRequest: the address cannot be listened on. Unavailable: the data directory is unusable.
+        Unconfigured: auth is on and the signing key cannot be used.
     """
     import uvicorn  # only a node needs these, and the stdio server should start fast
 
@@ -39,9 +40,18 @@ def serve_http(settings: Settings) -> None:
     if settings.url is not None:
         raise InvalidRequest("MEMOTURN_URL: a node serves its own files and asks no other; unset it")
     listener = _listen(settings.host, settings.port)
-    node = open_node(settings)
+    try:
+        node = open_node(settings)
+        try:
+            app = http_app(node, settings)
+        except MemoturnError:
+            asyncio.run(node.close())  # its threads would hold the process up
+            raise
+    except MemoturnError:
+        listener.close()
+        raise
     config = uvicorn.Config(
-        http_app(node, settings),
+        app,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -51,7 +61,8 @@ def serve_http(settings: Settings) -> None:
     async def main() -> None:
         host, port = listener.getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        log.warning("auth is off: whoever reaches this address reads and writes every memory", url=url)
+        if settings.access is None:
+            log.warning("auth is off: whoever reaches this address reads and writes every memory", url=url)
         print(f"memoturn: listening on {url} (MCP at {url}/mcp, API at {url}/docs)", file=sys.stderr, flush=True)
         try:
             await uvicorn.Server(config).serve(sockets=[listener])
@@ -73,7 +84,8 @@ def serve_stdio(settings: Settings) -> None:
     """
     settings = replace(settings, namespace=settings.namespace or DEFAULT_NAME, profile=settings.profile or DEFAULT_NAME)
     door = open_door(settings)
-    server = make_server(door, settings.tool_choice(DEFAULT), Defaults(settings.namespace, settings.profile))
+    reach = Reach(door, Defaults(settings.namespace, settings.profile))
+    server = make_server(lambda _: reach, settings.tool_choice(DEFAULT))
 
     async def main() -> None:
         # Bytes that are not UTF-8 become surrogates, which the parser refuses, and not U+FFFD, which

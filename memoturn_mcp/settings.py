@@ -16,6 +16,8 @@ from typing import Self, TypeVar
 
 import platformdirs
 
+from memoturn_core.access.settings import VARIABLES as KEYS
+from memoturn_core.access.settings import AccessSettings
 from memoturn_core.providers.settings import ProviderSettings
 from memoturn_schemas.errors import InvalidRequest
 from memoturn_schemas.names import check_name
@@ -37,8 +39,9 @@ _KNOWN = frozenset(
     for name in """
     LISTEN DATA_DIR NAMESPACE PROFILE SOURCE URL TOKEN HOT_CAP ENGINE_THREADS WRITE_QUEUE_DEPTH MAX_BODY_BYTES
     OBJECT_STORE BACKLOG_BYTES IDLE_SECS COLD_SECS GC_GRACE_SECS PITR_RETENTION_SECS PITR_SNAPSHOT_RETENTION_SECS
-    MAINTENANCE_SECS
-    REQUEST_TIMEOUT_MS MAX_IN_FLIGHT ALLOWED_HOSTS ALLOWED_ORIGINS INSECURE SINGLE_NODE AUTH DURABILITY LOG_LEVEL
+    MAINTENANCE_SECS REQUEST_TIMEOUT_MS MAX_IN_FLIGHT CONTROL_RATE
+    ALLOWED_HOSTS ALLOWED_ORIGINS INSECURE SINGLE_NODE DURABILITY LOG_LEVEL
+    AUTH AUTH_KEY AUTH_KEY_PREVIOUS PERSIST_AUTH_KEY PLATFORM_KEY CLUSTER_KEY
     TOOLSETS TOOLS EXCLUDE_TOOLS READ_ONLY
     EMBED_PROVIDER EMBED_URL EMBED_MODEL EMBED_API_KEY EMBED_TIMEOUT_MS
     LLM_PROVIDER LLM_URL LLM_MODEL LLM_API_KEY LLM_TIMEOUT_MS
@@ -72,6 +75,8 @@ class Settings:
     max_body_bytes: int = 32 * 1024 * 1024
     request_timeout_s: float = 30.0
     max_in_flight: int = 1_024
+    control_rate: int = 10
+    """Requests a second to the control plane; twice as many at once."""
     allowed_hosts: frozenset[str] = frozenset()
     allowed_origins: frozenset[str] = frozenset()
     log_level: str = "info"
@@ -80,6 +85,8 @@ class Settings:
     excluded_tools: frozenset[str] = frozenset()
     read_only: bool = False
     providers: ProviderSettings = field(default_factory=ProviderSettings)
+    access: AccessSettings | None = None
+    """The keys of a node with auth on; None while it is off."""
 
     def tool_choice(self, otherwise: str) -> ToolChoice:
         """What was asked for, or the toolset `otherwise` where neither toolsets nor tools were."""
@@ -94,11 +101,12 @@ class Settings:
             InvalidRequest: names the variable and says what would be right.
         """
         _refuse_unknown(environ)
-        _refuse_unsupported(environ)
+        access = _access(environ)
         host, port = _listen(environ.get("MEMOTURN_LISTEN", DEFAULT_LISTEN))
-        if not is_loopback(host) and not _flag(environ, "MEMOTURN_INSECURE"):
+        insecure = _flag(environ, "MEMOTURN_INSECURE")
+        if not is_loopback(host) and access is None and not insecure:
             raise InvalidRequest(
-                f"MEMOTURN_LISTEN: {host} is reachable from other machines and this version has no access tokens;"
+                f"MEMOTURN_LISTEN: {host} is reachable from other machines and auth is off; set MEMOTURN_AUTH=on,"
                 " listen on 127.0.0.1, or set MEMOTURN_INSECURE=1 behind a proxy that checks access"
             )
         default = cls(data_dir=_data_dir(environ))
@@ -119,6 +127,7 @@ class Settings:
             )
             / 1_000,
             max_in_flight=_integer(environ, "MEMOTURN_MAX_IN_FLIGHT", default.max_in_flight, 1),
+            control_rate=_integer(environ, "MEMOTURN_CONTROL_RATE", default.control_rate, 1),
             allowed_hosts=_words(environ, "MEMOTURN_ALLOWED_HOSTS"),
             allowed_origins=_words(environ, "MEMOTURN_ALLOWED_ORIGINS"),
             log_level=_one_of(environ, "MEMOTURN_LOG_LEVEL", default.log_level, ("debug", "info", "warning", "error")),
@@ -127,6 +136,7 @@ class Settings:
             excluded_tools=_words(environ, "MEMOTURN_EXCLUDE_TOOLS"),
             read_only=_flag(environ, "MEMOTURN_READ_ONLY"),
             providers=ProviderSettings.from_environment(environ),
+            access=access,
         )
 
 
@@ -152,12 +162,21 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
             raise InvalidRequest(f"{name}: this version has no such setting{hint}")
 
 
-def _refuse_unsupported(environ: Mapping[str, str]) -> None:
-    _flag(environ, "MEMOTURN_SINGLE_NODE")
-    if _one_of(environ, "MEMOTURN_AUTH", "off", ("off", "on")) == "on":
+def _access(environ: Mapping[str, str]) -> AccessSettings | None:
+    """Half a configuration is refused: a node that was meant to be closed must not start open."""
+    single_node, persist = (_flag(environ, f"MEMOTURN_{name}") for name in ("SINGLE_NODE", "PERSIST_AUTH_KEY"))
+    if _one_of(environ, "MEMOTURN_AUTH", "off", ("off", "on")) == "off":
+        for name in KEYS:
+            if environ.get(name):
+                raise InvalidRequest(f"{name}: means nothing while auth is off; set MEMOTURN_AUTH=on, or unset it")
+        return None
+    access = AccessSettings.from_environment(environ, persist=persist)
+    if not single_node:
         raise InvalidRequest(
-            "MEMOTURN_AUTH: this version has no access tokens yet; leave it off and listen on loopback"
+            "MEMOTURN_SINGLE_NODE: must be 1 with MEMOTURN_AUTH=on, for this version has no leases between machines:"
+            " no other machine may serve the same databases"
         )
+    return access
 
 
 def _limits(environ: Mapping[str, str], default: Limits) -> Limits:

@@ -18,6 +18,7 @@ from memoturn_core.door import Door
 from memoturn_core.operations import Operation, Reply, Target
 from memoturn_core.registry import OPERATIONS
 from memoturn_mcp.settings import ALL, DEFAULT, ToolChoice, default_source
+from memoturn_schemas import blob
 from memoturn_schemas.errors import InvalidRequest, MemoturnError, NotFound
 from memoturn_schemas.json_schema import inlined, request_schema, response_schema
 
@@ -46,6 +47,14 @@ class Defaults:
 
     namespace: str | None = None
     profile: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """What a request's sender reaches: through which door, and the address that need not be repeated."""
+
+    door: Door
+    defaults: Defaults
 
 
 def chosen(choice: ToolChoice) -> list[Operation]:
@@ -166,7 +175,8 @@ async def call(door: Door, operation: Operation, arguments: Mapping[str, Any], d
 
 def _result(operation: Operation, reply: Reply, detailed: bool) -> dict[str, Any]:
     value = reply.value if detailed or operation.concise is None else operation.concise(reply.value)
-    result = {key: item for key, item in value.items() if key != "txid"}
+    result = {key: blob.to_json(item) if isinstance(item, bytes) else item for key, item in value.items()}
+    result.pop("txid", None)
     if operation.missing is not None:
         result = {**dict.fromkeys(operation.missing, True), **result}
     return result

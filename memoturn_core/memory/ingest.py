@@ -22,10 +22,11 @@ from memoturn_core.memory import rows
 from memoturn_core.memory.identity import canonical_json, format_id, memory_key
 from memoturn_core.memory.rows import Row
 from memoturn_core.memory.sessions import touch
-from memoturn_core.memory.vectors import Vector, accept_dimension, as_vector
+from memoturn_core.memory.vectors import accept_dimension
 from memoturn_core.node import Node
 from memoturn_core.operations import Reply, Rest, Scope, Target, operation
 from memoturn_core.profiles import Profile
+from memoturn_core.vectors.vector import Vector, as_vector
 from memoturn_schemas.errors import UpstreamFailure
 from memoturn_schemas.memory import TASK_TTL_S, IngestRequest, IngestResponse, IngestResult, MemoryItem
 from memoturn_storage.handle import Transaction

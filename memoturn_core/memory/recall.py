@@ -21,10 +21,11 @@ import structlog
 from memoturn_core.memory import turns
 from memoturn_core.memory.rows import COLUMNS, Row, bound
 from memoturn_core.memory.text import match_any
-from memoturn_core.memory.vectors import MemoryVectors, Vector, as_vector, dimension
+from memoturn_core.memory.vectors import MemoryVectors, dimension
 from memoturn_core.node import Node
 from memoturn_core.operations import Reply, Rest, Scope, Target, operation
 from memoturn_core.profiles import Profile
+from memoturn_core.vectors.vector import Vector, as_vector
 from memoturn_schemas.errors import UpstreamFailure
 from memoturn_schemas.memory import (
     Channel,

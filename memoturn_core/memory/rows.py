@@ -15,7 +15,8 @@ import apsw
 from pydantic_core import from_json
 
 from memoturn_core.memory.identity import format_id
-from memoturn_core.memory.vectors import MemoryVectors, Vector
+from memoturn_core.memory.vectors import MemoryVectors
+from memoturn_core.vectors.vector import Vector
 from memoturn_schemas.memory import MemoryCore, MemoryType
 from memoturn_storage.handle import Transaction
 

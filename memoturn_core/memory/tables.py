@@ -1,4 +1,4 @@
-"""The tables of memories and transcripts. They were released: changes are migrations of their own.
+"""The tables of memories and transcripts. They were released: changes are migrations of their own, as `EXPIRY` is.
 
 Ids are stored as their 16 bytes. Vectors are float32, little-endian. The full-text indexes are
 external-content FTS5 over the rows they index, with pages that fit the file's (1 024 bytes).
@@ -75,3 +75,8 @@ TABLES = (
     + _FTS_OPTIONS.format(fts="__memoturn_turns_fts")
 )
 """Version 1 of the file."""
+
+EXPIRY = """
+CREATE INDEX __memoturn_memories_expiry ON __memoturn_memories (expires_at) WHERE expires_at IS NOT NULL;
+"""
+"""Of version 2: finds the tasks that have expired."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from memoturn_core.memory import turns
 from memoturn_core.memory.sessions import touch
-from memoturn_core.memory.vectors import accept_dimension, as_vector
+from memoturn_core.memory.vectors import accept_dimension
 from memoturn_core.operations import Reply, Rest, Scope, Target, operation
 from memoturn_core.profiles import Profile
+from memoturn_core.vectors.vector import as_vector
 from memoturn_schemas.transcript import (
     AppendRequest,
     AppendResponse,

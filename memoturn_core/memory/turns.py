@@ -9,7 +9,8 @@ from typing import Any
 
 from memoturn_core.memory.rows import bound
 from memoturn_core.memory.text import match_any
-from memoturn_core.memory.vectors import TurnVectors, Vector
+from memoturn_core.memory.vectors import TurnVectors
+from memoturn_core.vectors.vector import Vector
 from memoturn_schemas.memory import TurnHit
 from memoturn_schemas.transcript import StoredTurn
 from memoturn_storage.handle import Snapshot, Transaction

@@ -1,12 +1,14 @@
-"""Texts to vectors, by a provider that speaks `POST /v1/embeddings`.
+"""Texts to vectors: what an embedder is, and the ones that ask a provider over HTTP.
 
 Called by ingest (documents) and recall (queries), which treat a `UpstreamFailure` as "no vector". What
-comes back is either one usable vector for each text, in the order of the texts, or nothing.
+comes back is either one usable vector for each text, in the order of the texts, or nothing. Beside this
+file, `cohere` speaks another protocol and `local` needs no network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Literal, Protocol
 
 import anyio
@@ -20,6 +22,11 @@ Purpose = Literal["document", "query"]
 
 BATCH = 96
 """Texts in one request: the least of what the providers accept."""
+BATCH_CHARACTERS = 100_000
+"""Of all texts in one request, which providers count in tokens: 120 000 is the least that one accepts."""
+TEXT_CHARACTERS = 8_000
+"""Of one text that are embedded, from its start: some providers reject a whole batch for one that exceeds their
+8 192 tokens."""
 
 
 class Embedder(Protocol):
@@ -40,10 +47,8 @@ class Embedder(Protocol):
     async def aclose(self) -> None: ...
 
 
-class OpenAIEmbedder:
-    """OpenAI, and the many servers that speak its protocol (Ollama, vLLM)."""
-
-    _sends_input_type: ClassVar[bool] = False
+class RemoteEmbedder(ABC):
+    """What the providers have in common: batches, one budget for all of them, and vectors that are checked."""
 
     def __init__(self, endpoint: Endpoint, ambient: Ambient) -> None:
         headers = {"authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}
@@ -59,8 +64,14 @@ class OpenAIEmbedder:
         """See `Embedder`. All batches together take at most the endpoint's budget."""
         vectors: list[list[float]] = []
         with anyio.move_on_after(self._budget_s):
-            for start in range(0, len(texts), BATCH):
-                vectors += await self._embed_batch(texts[start : start + BATCH], purpose)
+            for batch in _batches(texts):
+                try:
+                    answer = await self._ask(batch, purpose)
+                except ValidationError:
+                    raise self._client.failure("answered with something that is not a list of embeddings") from None
+                if len(answer) != len(batch):
+                    raise self._client.failure(f"did not answer {len(batch)} texts with one embedding each")
+                vectors += answer
         if len(vectors) != len(texts):
             raise self._client.failure(f"did not embed {len(texts)} texts within {self._budget_s:g} s")
         if len({len(vector) for vector in vectors}) > 1:
@@ -70,25 +81,47 @@ class OpenAIEmbedder:
     async def aclose(self) -> None:
         await self._client.aclose()
 
-    async def _embed_batch(self, texts: Sequence[str], purpose: Purpose) -> list[list[float]]:
-        payload: dict[str, object] = {"model": self._model, "input": list(texts)}
+    @abstractmethod
+    async def _ask(self, texts: list[str], purpose: Purpose) -> list[list[float]]:
+        """The vectors that one request brings, in the order of its texts; one that brings none raises.
+
+        Raises `UpstreamFailure`, or `ValidationError` for an answer of another shape.
+        """
+
+
+class OpenAIEmbedder(RemoteEmbedder):
+    """OpenAI, and the many servers that speak its protocol (Ollama, vLLM)."""
+
+    _sends_input_type: ClassVar[bool] = False
+
+    async def _ask(self, texts: list[str], purpose: Purpose) -> list[list[float]]:
+        payload: dict[str, object] = {"model": self._model, "input": texts}
         if self._sends_input_type:
             payload["input_type"] = purpose
-        answer = await self._client.post("/v1/embeddings", payload)
-        try:
-            rows = _Page.model_validate(answer).data
-        except ValidationError:
-            raise self._client.failure("answered with something that is not a list of embeddings") from None
+        rows = _Page.model_validate(await self._client.post("/v1/embeddings", payload)).data
         rows.sort(key=lambda row: row.index)
-        if [row.index for row in rows] != list(range(len(texts))):
-            raise self._client.failure(f"did not answer {len(texts)} texts with one embedding each")
-        return [row.embedding for row in rows]
+        # With an index that is not there, or there twice, no vector is known to be that of its text.
+        return [row.embedding for place, row in enumerate(rows) if row.index == place]
 
 
 class VoyageEmbedder(OpenAIEmbedder):
     """Voyage: the same protocol, but it is told what the texts are for."""
 
     _sends_input_type = True
+
+
+def _batches(texts: Sequence[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    characters = 0
+    for text in texts:
+        embedded = text[:TEXT_CHARACTERS]
+        if batch and (len(batch) == BATCH or characters + len(embedded) > BATCH_CHARACTERS):
+            yield batch
+            batch, characters = [], 0
+        batch.append(embedded)
+        characters += len(embedded)
+    if batch:
+        yield batch
 
 
 class _Row(BaseModel):

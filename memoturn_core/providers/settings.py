@@ -14,16 +14,24 @@ from dataclasses import dataclass
 
 import httpx
 
+from memoturn_core.providers import minilm
+from memoturn_core.providers.cohere import CohereEmbedder
 from memoturn_core.providers.embedding import Embedder, OpenAIEmbedder, VoyageEmbedder
 from memoturn_core.providers.http import Endpoint
 from memoturn_core.providers.language import AnthropicModel, LanguageModel, OpenAIModel
+from memoturn_core.providers.local import LocalEmbedder
 from memoturn_schemas.errors import InvalidRequest
 from memoturn_storage.ambient import Ambient
 
 EMBED_TIMEOUT_MS = 2_000
 LLM_TIMEOUT_MS = 30_000
 
+_LOCAL = "local"
+"""The provider that is in this process: it has neither a URL nor a key."""
+
 _EMBEDDERS: dict[str, Callable[[Endpoint, Ambient], Embedder]] = {
+    "cohere": CohereEmbedder,
+    _LOCAL: lambda endpoint, _: LocalEmbedder(endpoint.budget_s),
     "openai": OpenAIEmbedder,
     "voyage": VoyageEmbedder,
 }
@@ -33,10 +41,11 @@ _LANGUAGE_MODELS: dict[str, Callable[[Endpoint, Ambient], LanguageModel]] = {
 }
 _PUBLIC_URLS = {
     "anthropic": "https://api.anthropic.com",
+    "cohere": "https://api.cohere.com",
     "openai": "https://api.openai.com",
     "voyage": "https://api.voyageai.com",
 }
-_EMBED_MODELS = {"openai": "text-embedding-3-small", "voyage": "voyage-3.5"}
+_EMBED_MODELS = {"cohere": "embed-v4.0", "openai": "text-embedding-3-small", "voyage": "voyage-3.5"}
 """The default where a provider's public service is used; language models come and go too fast for one."""
 
 
@@ -83,6 +92,7 @@ def _endpoint(
     budget_ms = value("TIMEOUT_MS") or str(timeout_ms)
     if not re.fullmatch(r"[1-9][0-9]{0,8}", budget_ms):
         raise refusal("TIMEOUT_MS", f"must be a whole number of milliseconds above 0, such as {timeout_ms}")
+    budget_s = int(budget_ms) / 1000
     if url and not _is_base_url(url):
         raise refusal("URL", "must be an http or https URL without credentials, query or fragment")
     if not (key.isascii() and key.isprintable()):
@@ -91,6 +101,16 @@ def _endpoint(
         return None
     if provider not in providers:
         raise refusal("PROVIDER", f"must be one of {', '.join(providers)}, or unset for none")
+    if provider == _LOCAL:
+        for name in ("URL", "API_KEY"):
+            if value(name):
+                raise refusal(name, f"must be unset with {prefix}_PROVIDER={_LOCAL}, which asks nobody")
+        if value("MODEL") not in ("", minilm.MODEL):
+            raise refusal("MODEL", f"must be {minilm.MODEL} or unset with {prefix}_PROVIDER={_LOCAL}")
+        commands = minilm.missing()
+        if commands:
+            raise refusal("PROVIDER", f"must not be {_LOCAL} before you `{'` and `'.join(commands)}`")
+        return Endpoint(provider, base_url="", model=minilm.MODEL, budget_s=budget_s)
     if not url and not key:
         raise refusal("API_KEY", f"must be set to use {_PUBLIC_URLS[provider]}")
     model = value("MODEL") or ("" if url else models.get(provider, ""))
@@ -100,7 +120,7 @@ def _endpoint(
         provider=provider,
         base_url=url or _PUBLIC_URLS[provider],
         model=model,
-        budget_s=int(budget_ms) / 1000,
+        budget_s=budget_s,
         api_key=key or None,
     )
 

@@ -1,4 +1,8 @@
-"""The vectors of all collections, float32 little-endian, and the dimension that the first of each fixed."""
+"""The vectors of all collections, float32 little-endian, and the dimension that the first of each fixed.
+
+The vectors of a collection have the rowids from `id << 40` on, in the order in which they came. So they lie together
+in the file, and its index is built by reading just them, front to back.
+"""
 
 from __future__ import annotations
 
@@ -16,3 +20,8 @@ CREATE TABLE __memoturn_vectors (
   UNIQUE (collection, id)
 );
 """
+
+
+def rowids(collection: int) -> range:
+    """Those that the vectors of a collection may have."""
+    return range(collection << 40, (collection + 1) << 40)

@@ -1,19 +1,26 @@
 """Flags that several commands share, and values of flags that need reading. Imports typer alone.
 
-Used as the annotations of the commands' parameters, so that a flag reads the same everywhere.
+Used as the annotations of the commands' parameters, so that a flag reads the same everywhere. Commands of
+the data plane and the control plane take them all together, as a `Reach` (`on_a_branch`, `on_a_node`).
 """
 
 from __future__ import annotations
 
+import inspect
 import re
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Annotated
+from functools import partial, wraps
+from typing import Annotated, Any, Concatenate, ParamSpec, get_type_hints
 
 import typer
 
 from memoturn_schemas.errors import InvalidRequest
+
+P = ParamSpec("P")
 
 
 class Format(StrEnum):
@@ -55,9 +62,62 @@ AsOf = Annotated[
     str | None,
     typer.Option("--as-of", metavar="MOMENT", help="As it stood then: a checkpoint, a transaction or a time."),
 ]
+Db = Annotated[
+    str | None,
+    typer.Option("--db", metavar="NAME[@BRANCH]", help="A database of `memoturn db create`, instead of a profile."),
+]
 Output = Annotated[
     Format | None, typer.Option("--format", help="By default a table on a terminal, and JSON for a pipe or a file.")
 ]
+Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
+Limit = Annotated[int | None, typer.Option("--limit", metavar="COUNT", help="How many at most; 100 by default.")]
+Cursor = Annotated[
+    str | None, typer.Option("--cursor", metavar="TEXT", help="Go on where the answer with this next_cursor ended.")
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """Which data a command is about and where they are; None where its flag was not given."""
+
+    url: Url
+    data_dir: DataDir
+    namespace: Namespace
+    profile: Profile = None
+    branch: Branch = None
+    db: Db = None
+
+
+Command = Callable[Concatenate[Reach, Format | None, P], None]
+"""What begins with the two, and goes on with arguments and flags of its own."""
+
+
+def _sharing(flags: tuple[str, ...], command: Command[P]) -> Callable[..., None]:
+    """The command as typer is to see it: with these flags of a `Reach` and `--format` in place of the two."""
+    own = inspect.signature(command, eval_str=True)
+    kinds = {**get_type_hints(Reach, include_extras=True), "output": Output}
+    shared = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kinds[name])
+        for name in (*flags, "output")
+    ]
+
+    @wraps(command)
+    def run(*, output: Format | None, **given: Any) -> None:
+        reach = dict.fromkeys(("url", "data_dir", "namespace")) | {flag: given.pop(flag) for flag in flags}
+        command(Reach(**reach), output, **given)  # type: ignore[call-arg]  # typer passes them all by name
+
+    signature = own.replace(parameters=[*list(own.parameters.values())[2:], *shared])
+    run.__signature__ = signature  # type: ignore[attr-defined]
+    run.__annotations__ = {name: parameter.annotation for name, parameter in signature.parameters.items()}
+    return run
+
+
+_WHERE = ("url", "data_dir")
+
+on_a_node = partial(_sharing, _WHERE)
+"""Decorates a command that says by its arguments what it is about."""
+on_a_branch = partial(_sharing, ("db", "namespace", "profile", "branch", *_WHERE))
+"""Decorates a command about one branch of a profile or of a plain database."""
 
 
 def wants_table(given: Format | None) -> bool:

@@ -1,4 +1,4 @@
-"""`memoturn`: a node, the MCP server, the memories, their branches and storage, and a check-up, from a shell.
+"""`memoturn`: a node, the MCP server, memories and other data, their branches and storage, from a shell.
 
 What a command answers goes to stdout: a table where a person looks, JSON where a program reads. All
 else goes to stderr. The exit code is the error's own (`memoturn_schemas.errors`), 2 for wrong usage,
@@ -10,27 +10,45 @@ answer at once.
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
-from memoturn_mcp.cli import branch, doctor, memory, servers, storage
+from memoturn_mcp.cli import branch, database, docs, doctor, kv, memory, servers, sql, storage, token, vector
 from memoturn_mcp.cli.failures import report
 from memoturn_schemas.errors import MemoturnError
 
+_ORDER = ("serve", "mcp", "memory", "kv", "docs", "vector", "sql", "branch", "db", "token", "sync", "storage", "doctor")
+"""How help and completion list the commands: to run, what agents keep, how it is kept."""
+
+
+class _InOrder(TyperGroup):
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = {name: self.commands[name] for name in sorted(self.commands, key=_ORDER.index)}
+
+
 app = typer.Typer(
+    cls=_InOrder,
     help="A memory for AI agents: run it, look into it, check it.",
     no_args_is_help=True,
     rich_markup_mode=None,  # plain help costs a tenth of a second less
     pretty_exceptions_enable=False,
 )
-app.command()(servers.serve)
-app.command()(servers.mcp)
-app.add_typer(memory.app, name="memory")
-app.add_typer(branch.app, name="branch")
-app.command()(storage.sync)
-app.add_typer(storage.app, name="storage")
-app.command()(doctor.doctor)
+for command in (servers.serve, servers.mcp, sql.sql, storage.sync, doctor.doctor):
+    app.command()(command)
+for name, group in {
+    "memory": memory,
+    "kv": kv,
+    "docs": docs,
+    "vector": vector,
+    "branch": branch,
+    "db": database,
+    "token": token,
+    "storage": storage,
+}.items():
+    app.add_typer(group.app, name=name)
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ Called by the commands with an operation's reply.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from typing import Any, TextIO, cast
 
 from memoturn_core.operations import Reply
@@ -24,19 +25,34 @@ def show(name: str, reply: Reply, given: Format | None) -> None:
         write(tables.render(tables.of(name, reply.value)))
     else:
         write(as_json(reply.value), "utf-8")
+    show_txid(reply)
+
+
+def show_txid(reply: Reply) -> None:
     if reply.txid is not None:
         print(f"txid {reply.txid}", file=sys.stderr)
 
 
 def as_json(value: Any) -> str:
-    """One compact document and a line end."""
+    """One compact document and a line end; bytes in it are as `memoturn_schemas.blob` has them."""
     from pydantic_core import to_json
 
+    from memoturn_schemas import blob
+
+    if isinstance(value, Mapping):
+        value = {name: blob.to_json(field) if isinstance(field, bytes) else field for name, field in value.items()}
     return to_json(value).decode() + "\n"
 
 
 def write(text: str, encoding: str | None = None) -> None:
-    """Write to stdout, in its own encoding or in `encoding`; ends the program quietly where nobody reads on.
+    """Write to stdout, in its own encoding or in `encoding`, as `write_bytes` does."""
+    stdout = cast("TextIO | None", sys.stdout)
+    if stdout is not None:
+        write_bytes(text.encode(encoding or stdout.encoding, "replace"))
+
+
+def write_bytes(data: bytes) -> None:
+    """Write exactly this to stdout; ends the program quietly where nobody reads on.
 
     Raises:
         Unavailable: the disk that stdout goes to is full, or the like.
@@ -44,7 +60,6 @@ def write(text: str, encoding: str | None = None) -> None:
     stdout = cast("TextIO | None", sys.stdout)
     if stdout is None:  # it was closed before we started
         return
-    data = text.encode(encoding or stdout.encoding, "replace")
     try:
         # Not through stdout's own buffer: with PYTHONUNBUFFERED it has none and may write but a part.
         with open(stdout.fileno(), "wb", closefd=False) as out:

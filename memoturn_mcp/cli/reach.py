@@ -11,17 +11,27 @@ import logging
 import os
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from memoturn_core.address import Address
-from memoturn_core.door import Door
-from memoturn_core.operations import Reply, Target
+from memoturn_core.access.settings import VARIABLES as KEYS
+from memoturn_core.address import NODE, Address
+from memoturn_core.caller import LOCAL
+from memoturn_core.door import Door, RemoteDoor
+from memoturn_core.operations import Operation, Reply, Target
 from memoturn_core.registry import OPERATIONS
+from memoturn_mcp.cli.flags import Reach as Reach
 from memoturn_mcp.settings import DEFAULT_NAME, Settings
-from memoturn_schemas.errors import BranchNotFound, DatabaseNotFound, InvalidRequest, MemoturnError, Unavailable
+from memoturn_schemas.errors import (
+    BranchNotFound,
+    DatabaseNotFound,
+    InvalidRequest,
+    MemoturnError,
+    Unauthorized,
+    Unavailable,
+)
 
 if TYPE_CHECKING:
     from memoturn_core.node import Node
@@ -35,21 +45,19 @@ _NODE_IS_DOWN = (
     "is the node running? `memoturn serve` starts one; without --url and MEMOTURN_URL the memories are those of"
     " this machine"
 )
+_PLATFORM_KEY = "MEMOTURN_PLATFORM_KEY"
 
 
-@dataclass(frozen=True, slots=True)
-class Reach:
-    """Which memories a command is about and where they are; None where its flag was not given."""
-
-    url: str | None
-    data_dir: str | None
-    namespace: str | None
-    profile: str | None = None
-    branch: str | None = None
-
-
-def settings_of(*, url: str | None = None, data_dir: str | None = None, listen: str | None = None) -> Settings:
+def settings_of(
+    *,
+    url: str | None = None,
+    data_dir: str | None = None,
+    listen: str | None = None,
+    ignore: tuple[str, ...] = (),
+) -> Settings:
     """The environment's settings; flags win. A data directory that is asked for wins over MEMOTURN_URL.
+
+    Variables to `ignore` are not looked at where a node elsewhere is meant.
 
     Raises:
         InvalidRequest: names the flag or the variable.
@@ -65,6 +73,8 @@ def settings_of(*, url: str | None = None, data_dir: str | None = None, listen: 
         if not flags[flag]:
             raise InvalidRequest(f"{flag}: must not be empty")
         environ[variable] = flags[flag] or ""
+    if environ.get("MEMOTURN_URL"):
+        environ = {name: value for name, value in environ.items() if name not in ignore}
     try:
         return Settings.from_environment(environ)
     except InvalidRequest as error:
@@ -79,39 +89,63 @@ def addressed(reach: Reach, settings: Settings) -> Address:
     """The branch that a command is about.
 
     Raises:
-        InvalidRequest: a name is not one.
+        InvalidRequest: a name is not one, or two flags each name a database or a branch.
     """
+    if reach.db is not None:
+        others = {"--namespace": reach.namespace, "--profile": reach.profile}
+        if "@" in reach.db:
+            others["--branch"] = reach.branch
+        for flag, value in others.items():
+            if value is not None:
+                raise InvalidRequest(f"{flag}: leave it out with --db {reach.db}, which says what is meant")
+        return Address.of_database(reach.db, reach.branch)
     namespace = reach.namespace if reach.namespace is not None else settings.namespace or DEFAULT_NAME
     profile = reach.profile if reach.profile is not None else settings.profile or DEFAULT_NAME
     return Address.of_profile(namespace, profile, reach.branch)
 
 
-def run(reach: Reach, work: Callable[[Ask], Awaitable[Reply]]) -> Reply:
-    """Do `work` through a door that is open as long as it lasts.
+def run(reach: Reach, work: Callable[[Ask], Awaitable[Reply]], *, mints: bool = False) -> Reply:
+    """Do `work` through a door that is open as long as it lasts; `mints` where it is about tokens.
 
     Raises:
         MemoturnError: with hints as its notes where more is known than its kind says.
     """
-    settings = settings_of(url=reach.url, data_dir=reach.data_dir)
+    settings = _settings_for(reach)
     one = addressed(reach, settings)
-    whole = Address.of_namespace(one.namespace or "")
 
-    from memoturn_mcp.opening import open_door  # takes longest to import, hence after what may be refused
+    from memoturn_mcp.opening import local_door, open_authority, open_node  # take longest to import
 
     _configure_logging(settings)
 
-    async def main() -> Reply:
+    def opened() -> Door:
+        if settings.url is not None:
+            return RemoteDoor(settings.url, settings.token, os.environ.get(_PLATFORM_KEY) or None)
         # One command is one caller: the engine needs no threads.
-        door = open_door(replace(settings, limits=replace(settings.limits, threads=0)), create=False)
+        alone = replace(settings, limits=replace(settings.limits, threads=0))
+        signs = mints and settings.access is not None
+        node = open_node(alone, create=signs)
+        authority = open_authority(node, settings) if signs else None
+        return local_door(node, settings, caller=replace(LOCAL, authority=authority))
+
+    async def main() -> Reply:
+        door = opened()
 
         async def ask(name: str, arguments: Mapping[str, Any]) -> Reply:
             operation = OPERATIONS[name]
-            return await door.call(operation, whole if operation.target is Target.NAMESPACE else one, arguments)
+            try:
+                return await door.call(operation, _part(one, operation), arguments)
+            except Unauthorized as error:
+                if operation.control:
+                    error.add_note(f"{_PLATFORM_KEY} holds the key that opens the node's control plane")
+                raise
 
         try:
             return await work(ask)
         except (DatabaseNotFound, BranchNotFound) as error:
-            await _name_profiles(error, door, whole, (one.database or "").partition("--")[2])
+            if one.may_create:
+                await _name_profiles(error, door, one)
+            elif isinstance(error, DatabaseNotFound):
+                error.add_note("`memoturn db list` shows the databases, `memoturn db create` makes one")
             raise
         except Unavailable as error:
             if settings.url is not None:
@@ -123,6 +157,22 @@ def run(reach: Reach, work: Callable[[Ask], Awaitable[Reply]]) -> Reply:
     return asyncio.run(main())
 
 
+def _part(address: Address, operation: Operation) -> Address:
+    """As much of the address as the operation is about."""
+    if operation.target is Target.NODE:
+        return NODE
+    return Address.of_namespace(address.namespace or "") if operation.target is Target.NAMESPACE else address
+
+
+def _settings_for(reach: Reach) -> Settings:
+    """The settings of a command. What is about the keys of a node means nothing to one that asks a node elsewhere.
+
+    Raises:
+        InvalidRequest: names the flag or the variable.
+    """
+    return settings_of(url=reach.url, data_dir=reach.data_dir, ignore=("MEMOTURN_AUTH", *KEYS))
+
+
 def run_beside(reach: Reach, work: Callable[[Node, Address], Reply]) -> Reply:
     """Do `work` on this machine's object store itself, beside every node that may be using it.
 
@@ -131,7 +181,7 @@ def run_beside(reach: Reach, work: Callable[[Node, Address], Reply]) -> Reply:
     Raises:
         InvalidRequest: the memories are those of a node elsewhere.
     """
-    settings = settings_of(url=reach.url, data_dir=reach.data_dir)
+    settings = _settings_for(reach)
     if settings.url is not None:
         flag = "MEMOTURN_URL" if reach.url is None else "--url"
         raise InvalidRequest(
@@ -150,8 +200,9 @@ def run_beside(reach: Reach, work: Callable[[Node, Address], Reply]) -> Reply:
         asyncio.run(node.close())
 
 
-async def _name_profiles(error: MemoturnError, door: Door, namespace: Address, profile: str) -> None:
+async def _name_profiles(error: MemoturnError, door: Door, address: Address) -> None:
     """Note on the error which profiles there are, unless that is not the trouble or cannot be had."""
+    namespace, profile = Address.of_namespace(address.namespace or ""), (address.database or "").partition("--")[2]
     try:
         reply = await door.call(OPERATIONS["memory_profiles_list"], namespace, {})
     except MemoturnError:

@@ -41,10 +41,10 @@ _UNITS = (
 
 
 def render(renderable: RenderableType) -> str:
-    """The text, with the colours and the width that stdout takes."""
+    """The text, with the colours and the width that stdout takes; lines of mere text are the terminal's to wrap."""
     console = _console()
     with console.capture() as captured:
-        console.print(renderable)
+        console.print(renderable, soft_wrap=isinstance(renderable, Text))
     return captured.get()
 
 
@@ -54,7 +54,9 @@ def _console() -> Console:
 
 def of(name: str, value: Mapping[str, Any]) -> RenderableType:
     """What the operation or command `name` answered, as a person wants to see it."""
-    return _TABLES[name](value, SystemAmbient().now_ms())
+    from memoturn_mcp.cli.tables_of_data import TABLES  # made of the parts below
+
+    return (_TABLES.get(name) or TABLES[name])(value, SystemAmbient().now_ms())
 
 
 def age(ms: int, now: int) -> str:

@@ -11,6 +11,7 @@ A moment in a history is a transaction's number, the name of a checkpoint, or a 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from memoturn_schemas.errors import AlreadyExists, BranchNotFound, Conflict, InvalidRequest, Unavailable
@@ -302,6 +303,80 @@ class Branching:
             self._manifests.update(held, self._deleted)
         self._ttls.pop(ref, None)
         return True
+
+    # --- the end of a database -------------------------------------------------------------------
+
+    def fence(self, uuid: str, began_ms: int) -> None:
+        """Delete main, for good: nobody opens it any more or ships to it, whoever has it open or knows its uuid.
+
+        Raises:
+            OwnedElsewhere: nothing has happened; the owner must do it.
+            Unavailable: it is too late for a deletion that began then (Unix ms).
+            StoreUnavailable: the outcome is unknown.
+        """
+        ref = BranchRef(uuid, MAIN)
+        self._require_owned(ref)
+        self._require_soon_after(began_ms)
+        self._entomb(ref)
+        self._leave(ref)
+
+    def bury(self, uuid: str) -> bool:
+        """Delete the other branches too, and the local files; whether there were any to delete."""
+        changed = False
+        for ref in self._manifests.refs(uuid):
+            self._require_owned(ref)
+            changed |= self._entomb(ref)
+            self._leave(ref)
+        return changed
+
+    def entomb(self, uuid: str) -> None:
+        """Make tombstones of all its manifests, of a deleted database that no process of this machine has open."""
+        for ref in {BranchRef(uuid, MAIN), *self._manifests.refs(uuid)}:
+            self._entomb(ref)
+
+    def _entomb(self, ref: BranchRef) -> bool:
+        """Put a tombstone in place of a branch's manifest, or where there is none; whether that was needed.
+
+        It says that it is being removed, so nobody creates over it.
+        """
+        now_ms = self._ambient.now_ms()
+        held = self._manifests.read(ref)
+        if held is None:
+            # Of this lineage, so that of several who do this each takes it for its own.
+            tombstone = Manifest(
+                db_uuid=ref.uuid,
+                branch=ref.branch,
+                epoch=0,
+                head_txid=0,
+                lineage=ref.uuid,
+                write_id="",
+                created_at=now_ms,
+                checkpoints={},
+                deleted_at=now_ms,
+                collected_at=now_ms,
+            )
+            try:
+                self._manifests.create(tombstone)
+            except AlreadyExists:
+                return self._entomb(ref)  # its owner has shipped for the first time
+        elif held.manifest.deleted_at is not None:
+            return False
+        else:
+            try:
+                self._manifests.update(held, lambda found: replace(found, deleted_at=now_ms, collected_at=now_ms))
+            except BranchNotFound:
+                return False  # somebody else was first
+        self._ttls.pop(ref, None)
+        return True
+
+    def _require_owned(self, ref: BranchRef) -> None:
+        """Raise `OwnedElsewhere` where another process has the database open; wakes nothing."""
+        self._engine.cool(ref).result()
+
+    def _leave(self, ref: BranchRef) -> None:
+        """Close a branch that is deleted, without its local files."""
+        with suppress(BranchNotFound):  # it slept, and to try and wake it has removed them
+            self._engine.exclusive(ref, lambda branch: self._engine.sleep(branch, discard=True)).result()
 
     def _deleted(self, manifest: Manifest) -> Manifest:
         if manifest.deleted_at is not None:

@@ -105,6 +105,10 @@ class Collector:
             log.info("collected", database=uuid, objects=report.objects, bytes=report.bytes, manifests=report.manifests)
         return report
 
+    def nothing_left(self, uuid: str) -> bool:
+        """Whether the object store has no object of a database any more."""
+        return next(iter(self._store.list(f"v1/{uuid}/")), None) is None
+
     def _remove(self, held: Held) -> bool:
         """Remove a deleted branch's manifest; whether it was this collector that did."""
         now_ms = self._ambient.now_ms()

@@ -37,7 +37,7 @@ from memoturn_storage.restore import Restorer
 from memoturn_storage.schema import Schema
 from memoturn_storage.tail import Backlog
 from memoturn_storage.waking import Waker
-from memoturn_storage.worker import Worker
+from memoturn_storage.worker import Sweep, Worker
 
 log = structlog.get_logger("memoturn")
 
@@ -307,6 +307,11 @@ class Engine:
         self.publisher.run_due()
         for worker in self._workers:
             worker.put_idle_to_sleep(self._limits.idle_s)
+
+    def sweep(self, look: Sweep) -> None:
+        """Have `look` see each open branch and commit what it answers, without waiting for that."""
+        for worker in self._workers:
+            worker.sweep(look)
 
     def unshipped(self) -> dict[BranchRef, Backlog]:
         """The branches that sleep with commits which the object store has not; they are shipped when they wake."""

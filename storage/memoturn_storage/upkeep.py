@@ -21,15 +21,19 @@ from typing import TypeVar
 import structlog
 
 from memoturn_schemas.errors import Internal, MemoturnError, NotFound
+from memoturn_storage import deletion
 from memoturn_storage.ambient import Ambient
 from memoturn_storage.branching import Branching
-from memoturn_storage.collector import Collector
+from memoturn_storage.catalog import Catalog
+from memoturn_storage.collector import Collector, CollectReport
 from memoturn_storage.drill import Drill
 from memoturn_storage.engine import Engine, Limits
+from memoturn_storage.entries import Entry
 from memoturn_storage.errors import translate
 from memoturn_storage.leases.lease import Leases, OwnedElsewhere
 from memoturn_storage.local import LocalFiles, local_branches
-from memoturn_storage.manifest import BranchRef
+from memoturn_storage.manifest import MAIN, BranchRef
+from memoturn_storage.worker import Sweep
 
 T = TypeVar("T")
 
@@ -68,6 +72,7 @@ class Upkeep:
     Args:
         directory: where the databases' files lie.
         databases: the uuids of all databases that the node knows of.
+        sweep: what has expired in a branch, and its removal.
     """
 
     def __init__(
@@ -79,6 +84,7 @@ class Upkeep:
         leases: Leases,
         directory: Path,
         databases: Callable[[], Sequence[str]],
+        sweep: Sweep,
         ambient: Ambient,
         limits: Limits,
     ) -> None:
@@ -89,14 +95,20 @@ class Upkeep:
         self._leases = leases
         self._directory = directory
         self._databases = databases
+        self._sweep = sweep
         self._ambient = ambient
         self._limits = limits
+        self._catalog: Catalog | None = None
         self._cursor = 0
         self._found: set[BranchRef] | None = None
         self._passes = 0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.stats = UpkeepStats()
+
+    def attend(self, catalog: Catalog) -> None:
+        """From now on end the databases of this catalogue whose time has run out, and finish their deletions."""
+        self._catalog = catalog
 
     def start(self) -> None:
         """Do it in a thread of its own from now on."""
@@ -128,7 +140,8 @@ class Upkeep:
             self._found = {ref for ref in local_branches(self._directory) if LocalFiles(self._directory, ref).has_log()}
         for ref in self._found | self._engine.unshipped().keys():
             try:
-                self._engine.wake(ref).result()
+                if not self._discard_if_gone(ref):
+                    self._engine.wake(ref).result()
             except (OwnedElsewhere, NotFound):
                 # Another process has it, or it was deleted: then there is nothing left to ship here.
                 self._engine.forget_unshipped(ref)
@@ -138,12 +151,15 @@ class Upkeep:
             self._found.discard(ref)
 
     def light_pass(self) -> None:
-        """Ship what was left, close what is idle, remove the branches whose time has run out."""
+        """Ship what was left, close what is idle, remove the branches and the rows whose time has run out."""
         self._attempt("leftovers", self.ship_leftovers)
         self._engine.run_due()
+        self._engine.sweep(self._sweep)
         for ref in self._branching.expired():
             with suppress(OwnedElsewhere):  # its owner removes it
                 self._branching.delete(ref)
+        for entry in [] if self._catalog is None else self._catalog.due():
+            self._attempt("expired database", partial(self._delete, entry))
 
     def heavy_pass(self) -> None:
         """Compact, forget, collect, cool and drill; nothing where another process is at it."""
@@ -156,6 +172,8 @@ class Upkeep:
                 self._attempt("upkeep of a database", partial(self.tend, uuid))
                 if self._stop.is_set():
                     return
+            for uuid in [] if self._catalog is None else self._catalog.marks():
+                self._attempt("upkeep of a deleted database", partial(self._clear, uuid))
             self.cool()
             self.try_a_restore()
         finally:
@@ -165,7 +183,10 @@ class Upkeep:
         """Compact and trim the histories of one database, then collect what nothing needs."""
         fine_ms = round(self._limits.fine_s * 1000)
         snapshots_ms = round(self._limits.snapshots_s * 1000)
-        for held in self._engine.manifests.branches(uuid):
+        branches = self._engine.manifests.branches(uuid)
+        if any(held.manifest.branch == MAIN and held.manifest.deleted_at is not None for held in branches):
+            return  # a deleted database goes by its mark, in the order that its deletion needs
+        for held in branches:
             if held.manifest.deleted_at is not None:
                 continue
             ref = held.manifest.ref
@@ -173,7 +194,20 @@ class Upkeep:
             with suppress(NotFound):  # deleted meanwhile
                 self._engine.compactor.compact(ref)
                 self._engine.compactor.retain(ref, fine_ms=fine_ms, snapshots_ms=snapshots_ms)
-        report = self._collector.collect(uuid)
+        self._count(self._collector.collect(uuid))
+
+    def _delete(self, entry: Entry) -> None:
+        assert self._catalog is not None  # noqa: S101 - it has named the entry
+        with suppress(OwnedElsewhere):  # its owner deletes it
+            deletion.delete(self._catalog, self._branching, entry)
+
+    def _clear(self, uuid: str) -> None:
+        assert self._catalog is not None  # noqa: S101 - it has named the uuid
+        report = deletion.clear(self._catalog, self._branching, self._engine.manifests, self._collector, uuid)
+        if report is not None:
+            self._count(report)
+
+    def _count(self, report: CollectReport) -> None:
         self.stats = replace(
             self.stats,
             collected_objects=self.stats.collected_objects + report.objects,
@@ -188,8 +222,17 @@ class Upkeep:
         for ref in local_branches(self._directory):
             with suppress(FileNotFoundError, OwnedElsewhere):
                 idle_s = self._ambient.now_ms() / 1000 - LocalFiles(self._directory, ref).database.stat().st_mtime
-                if idle_s >= oldest_s and self._engine.cool(ref).result():
+                if idle_s >= oldest_s and (self._engine.cool(ref).result() or self._discard_if_gone(ref)):
                     self.stats = replace(self.stats, cooled=self.stats.cooled + 1)
+
+    def _discard_if_gone(self, ref: BranchRef) -> bool:
+        """Remove what this machine still has of a database that was deleted elsewhere; whether it was."""
+        if self._catalog is None or not deletion.is_gone(self._catalog, self._engine.manifests, ref.uuid):
+            return False
+        with suppress(NotFound):  # then it is removed by the attempt to open it
+            self._engine.exclusive(ref, lambda branch: self._engine.sleep(branch, discard=True)).result()
+        self._engine.forget_unshipped(ref)
+        return True
 
     def try_a_restore(self) -> None:
         """Drill one branch of one database, whichever chance picks."""

@@ -82,11 +82,11 @@ class Waker:
     def _open(self, ref: BranchRef) -> Branch:
         files = LocalFiles(self._directory, ref)
         held = self._manifests.read(ref)
-        if held is not None and held.manifest.expired(self._ambient.now_ms()):
-            raise BranchNotFound(f"there is no branch {ref.branch} any more; its time has run out")
         if ref.branch != MAIN if held is None else held.manifest.deleted_at is not None:
             files.discard()
             raise BranchNotFound(f"there is no branch {ref.branch}")
+        if held is not None and held.manifest.expired(self._ambient.now_ms()):
+            raise BranchNotFound(f"there is no branch {ref.branch} any more; its time has run out")
         branch = self._open_local(ref, files, held)
         if branch is None and held is not None and not held.manifest.empty:
             branch = self._open_restored(ref, files, held)

@@ -25,7 +25,7 @@ from memoturn_schemas.errors import Overloaded, RequestTimeout, Unavailable
 from memoturn_storage.ambient import Ambient
 from memoturn_storage.branch import Branch
 from memoturn_storage.errors import translate
-from memoturn_storage.handle import Handle, ReadJob, Result, WriteJob, fail
+from memoturn_storage.handle import Handle, ReadJob, Result, Snapshot, Transaction, WriteJob, fail
 from memoturn_storage.manifest import BranchRef
 from memoturn_storage.publisher import Publisher
 from memoturn_storage.schema import Schema
@@ -36,6 +36,9 @@ log = structlog.get_logger("memoturn")
 
 T = TypeVar("T")
 V = TypeVar("V")
+
+Sweep = Callable[[Snapshot], Callable[[Transaction], None] | None]
+"""Looks at a branch; what it answers is then to be committed there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +260,11 @@ class Worker:
             if slot.branch is not None:
                 self.tend(slot.branch, partial(self._sleep_unless_used, slot, before))
 
+    def sweep(self, look: Sweep) -> None:
+        """Have `look` see each open branch and commit what it answers; no branch is woken or kept awake by it."""
+        for branch in self.branches():
+            self.tend(branch, partial(self._sweep, look))
+
     def leave(self, branch: Branch) -> None:
         """Close the branch, whose history went on elsewhere; its next waking finds what of the files still counts."""
         self.tend(branch, self.sleep)
@@ -428,6 +436,17 @@ class Worker:
                     self._publisher.notice(branch)
         finally:
             slot.folding = False
+
+    def _sweep(self, look: Sweep, branch: Branch) -> None:
+        if branch.handle is None or branch.fenced:
+            return
+        looking = ReadJob(look, None)
+        branch.handle.read(looking)
+        work = looking.future.result().value
+        if work is not None:
+            job = WriteJob(work, None)
+            self._run_jobs(self._slots[branch.ref], [job], [])
+            job.future.result()
 
     def _sleep_unless_used(self, slot: _Slot, before: float, branch: Branch) -> None:
         if slot.used_at <= before and not (slot.writes or slot.reads):

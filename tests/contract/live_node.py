@@ -207,9 +207,10 @@ def serve(
     store: ObjectStore | None = None,
     limits: Limits = Limits(),  # noqa: B008 - frozen
     durable: bool = False,
+    control_rate: int = 1_000_000,
     **settings: Any,
 ) -> Iterator[Live]:
-    """Serve a node on a data directory until the block ends."""
+    """Serve a node on a data directory until the block ends; the control plane is fast, for its clock stands still."""
     # Names in the directory for temporary files are random, and other runs of these tests use it too.
     ambient = ambient or ManualAmbient(seed=os.getpid() << 32 | next(_numbers))
     node = Node.open(
@@ -222,7 +223,7 @@ def serve(
         language_model=language_model,
     )
     asked = frozenset() if toolsets is None else frozenset({toolsets})
-    app = http_app(node, Settings(data_dir=directory, toolsets=asked, **settings))
+    app = http_app(node, Settings(data_dir=directory, toolsets=asked, control_rate=control_rate, **settings))
     config = uvicorn.Config(app, log_config=None, access_log=False, timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)

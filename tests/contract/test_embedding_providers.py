@@ -9,18 +9,27 @@ import json
 import socket
 import threading
 from email.utils import formatdate
+from typing import Any
 
 import anyio
 import pytest
 
+from contract.live_node import event, serve
 from contract.provider_server import Reply, provider, reply
-from contract.replies import KEY, embeddings, endpoint, using
+from contract.replies import KEY, embeddings, endpoint, using, vectors
+from memoturn_core.providers.cohere import CohereEmbedder
 from memoturn_core.providers.embedding import OpenAIEmbedder, VoyageEmbedder
 from memoturn_core.providers.http import Endpoint
 from memoturn_schemas.errors import InvalidRequest, UpstreamFailure
 from memoturn_storage.ambient import ManualAmbient
 
 ONE = reply(embeddings((0, [1.0, 2.0])))
+
+
+def by_cohere(*floats: Any) -> dict[str, Any]:
+    """What Cohere answers, with the fields besides."""
+    shown = {"id": "e-1", "texts": ["x"], "meta": {"api_version": {"version": "2"}}}
+    return {**shown, "embeddings": {"float": list(floats)}, "response_type": "embeddings_by_type"}
 
 
 def embed(url: str, *texts: str, budget_s: float = 5.0) -> list[list[float]]:
@@ -81,6 +90,14 @@ def test_many_texts_go_out_in_batches_of_96():
     assert answer[96] == [0.0, 96.0]
 
 
+def test_long_texts_go_out_in_smaller_batches_and_only_their_beginnings_do():
+    texts = [*(f"{n:x}" * 8_000 for n in range(12)), "long" * 10_000, "", "short"]
+    first, second = vectors(*([1.0],) * 12), vectors(*([2.0],) * 3)
+    with provider(first, second) as it:
+        assert embed(it.url, *texts) == [[1.0]] * 12 + [[2.0]] * 3
+    assert [seen.json["input"] for seen in it.seen] == [texts[:12], ["long" * 2_000, "", "short"]]
+
+
 def test_no_texts_are_answered_without_a_request():
     with provider(ONE) as it:
         assert embed(it.url) == []
@@ -133,6 +150,135 @@ def test_text_that_is_not_unicode_is_the_callers_fault_and_is_not_sent():
     with provider(ONE) as it, pytest.raises(InvalidRequest):
         embed(it.url, "\ud800")
     assert it.seen == []
+
+
+# --- Cohere ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", ["", "/", "/v2", "/v2/"])
+@pytest.mark.parametrize("purpose", ["query", "document"])
+def test_cohere_is_asked_by_its_own_protocol(purpose, suffix):
+    with provider(reply(by_cohere([1, 0.5], [2, 0.5]))) as it:
+        client = CohereEmbedder(endpoint(it.url + suffix), ManualAmbient())
+        assert client.model == "m-1"
+        assert using(client, lambda e: e.embed(["Zoë", "x"], purpose=purpose)) == [[1.0, 0.5], [2.0, 0.5]]
+    [seen] = it.seen
+    assert seen.path == "/v2/embed"
+    assert seen.json == {
+        "model": "m-1",
+        "texts": ["Zoë", "x"],
+        "input_type": f"search_{purpose}",
+        "embedding_types": ["float"],
+    }
+    assert seen.headers["authorization"] == f"Bearer {KEY}"
+
+
+def test_cohere_is_sent_96_texts_at_once_at_most():
+    texts = [f"text {n}" for n in range(100)]
+    pages = [by_cohere(*([float(n), size] for n in range(size))) for size in (96, 4)]
+    with provider(*(reply(page) for page in pages)) as it:
+        client = CohereEmbedder(endpoint(it.url), ManualAmbient())
+        answer = using(client, lambda e: e.embed(texts, purpose="document"))
+    assert [seen.json["texts"] for seen in it.seen] == [texts[:96], texts[96:]]
+    assert answer == [[float(n), 96.0] for n in range(96)] + [[float(n), 4.0] for n in range(4)]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param(by_cohere([1.0]), id="too few"),
+        pytest.param(by_cohere([1.0], [1.0], [1.0]), id="too many"),
+        pytest.param(by_cohere([1.0], [1.0, 2.0]), id="two dimensions"),
+        pytest.param(by_cohere([], []), id="empty vectors"),
+        pytest.param(by_cohere([1.0], [float("nan")]), id="NaN"),
+        pytest.param(by_cohere([1.0], ["2.0"]), id="text for a number"),
+        pytest.param(by_cohere([1.0], 2.0), id="a number for a vector"),
+        pytest.param({"embeddings": {"int8": [[1], [2]]}}, id="another type of embeddings"),
+        pytest.param({"embeddings": [[1.0], [2.0]]}, id="the answer of version 1"),
+        pytest.param(embeddings((0, [1.0]), (1, [1.0])), id="the answer of another provider"),
+        pytest.param({"message": "secret"}, id="nothing in it"),
+    ],
+)
+def test_an_answer_of_cohere_that_is_not_one_good_vector_for_each_text_is_a_provider_failure(value):
+    with provider(reply(value)) as it:
+        client = CohereEmbedder(endpoint(it.url), ManualAmbient())
+        with pytest.raises(UpstreamFailure, match="acme") as caught:
+            using(client, lambda e: e.embed(["a", "b"], purpose="document"))
+    assert "secret" not in str(caught.value)
+    assert len(it.seen) == 1
+
+
+# --- a node with each of them ---------------------------------------------------------------------
+
+PROTOCOLS = [
+    pytest.param(OpenAIEmbedder, lambda *rows: vectors(*rows), id="openai"),
+    pytest.param(VoyageEmbedder, lambda *rows: vectors(*rows), id="voyage"),
+    pytest.param(CohereEmbedder, lambda *rows: reply(by_cohere(*rows)), id="cohere"),
+]
+
+
+@pytest.mark.parametrize(("embedder", "answer"), PROTOCOLS)
+def test_item_41_memories_are_found_by_meaning_whoever_embeds(tmp_path, embedder, answer):
+    with (
+        provider(answer([0.1, 1.0], [1.0, 0.1]), answer([1.0, 0.0])) as it,
+        serve(tmp_path, embedder=embedder(endpoint(it.url), ManualAmbient())) as live,
+    ):
+        memory = live.memory()
+        memory.keep(event("Red"), event("Green"))
+        found = memory.found(query="verdant")
+        assert [(hit["summary"], hit["channels"]) for hit in found] == [("Green", ["vector"]), ("Red", ["vector"])]
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        pytest.param(Reply(held_by=threading.Event()), id="hangs"),
+        pytest.param(Reply(status=429, headers={"retry-after": "3600"}), id="is busy"),
+        pytest.param(Reply(status=503), id="is down"),
+        pytest.param(Reply(status=401), id="rejects the key"),
+        pytest.param(Reply(reply(by_cohere([1.0])).body, cut=True), id="hangs up"),
+        pytest.param(Reply(b"garbage"), id="talks nonsense"),
+        pytest.param(reply(by_cohere([1.0, 0.0], [1.0, 0.0])), id="answers too much"),
+    ],
+)
+def test_item_20_a_write_and_a_recall_succeed_whatever_the_provider_does(tmp_path, failure):
+    with (
+        provider(failure) as it,
+        serve(tmp_path, embedder=CohereEmbedder(endpoint(it.url, budget_s=0.2), ManualAmbient())) as live,
+    ):
+        memory = live.memory()
+        [red] = memory.keep(event("Red"))
+        assert "embedding" not in red
+        recalled = memory.recall(query="red").json()
+        assert it.seen != []
+        assert [(hit["id"], hit["channels"]) for hit in recalled["memories"]] == [(red["id"], ["keyword"])]
+        assert recalled["degraded"] == ["vector"]
+
+
+def test_item_19_a_provider_that_changes_the_dimension_costs_no_memory(tmp_path):
+    with (
+        provider(vectors([1.0, 0.0]), vectors([1.0, 0.0, 0.0])) as it,
+        serve(tmp_path, embedder=OpenAIEmbedder(endpoint(it.url), ManualAmbient())) as live,
+    ):
+        memory = live.memory()
+        memory.keep(event("Red"))
+        [green] = memory.keep(event("Green"))
+        assert green["embedding"] == "skipped_dimension"
+        recalled = memory.recall(query="green").json()
+        assert [hit["summary"] for hit in recalled["memories"]] == ["Green"]
+        assert recalled["degraded"] == ["vector"]
+
+
+def test_a_provider_that_is_down_is_soon_no_longer_asked_by_writes(tmp_path):
+    with (
+        provider(Reply(b"garbage")) as it,
+        serve(tmp_path, embedder=OpenAIEmbedder(endpoint(it.url), ManualAmbient())) as live,
+    ):
+        memory = live.memory()
+        for number in range(8):
+            memory.keep(event(f"Red {number}"))
+        assert len(it.seen) == 5
+        assert len(memory.found(query="red", k=8)) == 8
 
 
 # --- the network ---------------------------------------------------------------------------------

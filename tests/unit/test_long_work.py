@@ -251,7 +251,7 @@ def test_a_peek_beside_a_writer_never_sees_a_state_that_was_not_committed(tmp_pa
 
         looking = threading.Thread(target=look)
         looking.start()
-        for _ in range(150):
+        for _ in range(80):
             running.write(HERE, add_two).result(WAIT)
         stop.set()
         looking.join(WAIT)

@@ -13,8 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memoturn_core.memory.vectors import MemoryVectors, TurnVectors, Vector, VectorIndex, as_vector
+from memoturn_core.memory.vectors import MemoryVectors, TurnVectors
 from memoturn_core.tables import SCHEMA
+from memoturn_core.vectors import vector as reading
+from memoturn_core.vectors.budget import Budget
+from memoturn_core.vectors.index import VectorIndex, VectorSearch
+from memoturn_core.vectors.rows import Collection, CollectionVectors
+from memoturn_core.vectors.rows import delete as delete_vector
+from memoturn_core.vectors.rows import put as put_vectors
+from memoturn_core.vectors.vector import Vector, as_vector
 from memoturn_schemas.errors import InvalidRequest
 from memoturn_storage.ambient import Ambient, ManualAmbient, SystemAmbient
 from memoturn_storage.connection import open_database
@@ -39,9 +46,13 @@ def as_stored(values: Sequence[float]) -> Vector:
     return as_vector(values)
 
 
-def index_of(rows: Rows) -> VectorIndex:
-    matrix = np.array([as_stored(values) for values in rows.values()], "<f4")
-    return VectorIndex(list(rows), matrix if rows else np.empty((0, 0), "<f4"))
+def index_of(rows: Rows) -> VectorSearch:
+    connection = SCHEMA.empty()
+    connection.executemany(
+        f"INSERT INTO {MemoryVectors.table} VALUES (?, ?)",
+        [(rowid, as_stored(values).tobytes()) for rowid, values in rows.items()],
+    )
+    return MemoryVectors.of(Snapshot(connection, 1, SystemAmbient(), {}))
 
 
 def cosines(rows: Rows, query: Sequence[float]) -> dict[int, float]:
@@ -68,6 +79,16 @@ def assert_nearest(found: list[tuple[int, float]], rows: Rows, query: Sequence[f
     best = sorted(expected.values(), reverse=True)[: len(found)]
     assert [cosine for _, cosine in found] == pytest.approx(best, abs=1e-5)
     assert [cosine for _, cosine in found] == sorted((cosine for _, cosine in found), reverse=True)
+
+
+@pytest.fixture(scope="module", autouse=True, params=["exact", "bits"])
+def form(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Everything holds of either form; there are fewer rows here than bits make candidates."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.param == "bits":
+            patch.setattr(VectorIndex, "exact_rows", 4)
+            patch.setattr(VectorIndex, "cheap_bytes", 0)
+        yield request.param
 
 
 # --- the index alone -----------------------------------------------------------------------------
@@ -125,7 +146,7 @@ def test_three_hundred_equal_vectors_are_all_found_newest_first() -> None:
 def test_a_filtered_search_among_many_equals_finds_each_row_once(every: int) -> None:
     drawn = np.random.default_rng(0)
     matrix = np.concatenate([np.tile([[1.0, 0.0]], (200, 1)), drawn.standard_normal((200, 2))])
-    index = VectorIndex(list(range(400)), drawn.permutation(matrix).astype("<f4"))
+    index = index_of(dict(enumerate(drawn.permutation(matrix).tolist())))
     kept = set(range(0, 400, every))
     found = [rowid for rowid, _ in index.nearest(as_stored((1.0, 0.0)), len(kept), lambda rowids: kept & set(rowids))]
     assert sorted(found) == sorted(kept)
@@ -153,7 +174,7 @@ def test_a_query_of_another_dimension_or_an_empty_index_finds_nothing() -> None:
     index = index_of({1: (1.0, 0.0)})
     assert index.nearest(as_stored((1.0, 0.0, 0.0)), 9, set) == []
     assert index.nearest(as_stored(()), 9, set) == []
-    assert VectorIndex([], np.empty((0, 0), "<f4")).nearest(as_stored((1.0,)), 9, set) == []
+    assert index_of({}).nearest(as_stored((1.0,)), 9, set) == []
 
 
 # --- kept in step by the engine ------------------------------------------------------------------
@@ -209,10 +230,10 @@ def engines(count: int = 1, *, threads: int = 0, ambient: Ambient | None = None)
         yield running, files(directory, DATABASE).database
 
 
-def search(kind: type[VectorIndex], query: Sequence[float]) -> Callable[[Snapshot], list[Any]]:
+def search(kind: type[MemoryVectors | TurnVectors], query: Sequence[float]) -> Callable[[Snapshot], list[Any]]:
     def work(snapshot: Snapshot) -> list[Any]:
         index = kind.of(snapshot)
-        assert kind.of(snapshot) is index
+        assert kind.of(snapshot).mirror is index.mirror
         return [len(index), *index.nearest(as_stored(query), 1_000, set)]
 
     return work
@@ -327,3 +348,106 @@ def test_an_interrupted_write_in_the_group_leaves_the_cached_index_right() -> No
         assert late.exception(WAIT) is not None
         assert first.result(WAIT).txid == last.result(WAIT).txid == 2
         assert_in_step(running, file, {1: (0.0, 0.0, 1.0), 2: (0.0, 1.0, 0.0)}, (0.0, 0.0, 1.0))
+
+
+# --- in parts, and within a budget ---------------------------------------------------------------
+
+given_vectors = st.dictionaries(st.sampled_from("abcdefghijklmnop"), vectors.filter(any) | axes, min_size=1, max_size=9)
+steps = st.one_of(
+    st.tuples(st.just("put"), given_vectors),
+    st.tuples(st.just("delete"), st.sampled_from("abcdefghijklmnop")),
+    st.tuples(st.just("read a part"), st.none()),
+    st.tuples(st.just("let go"), st.none()),
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(steps, min_size=4, max_size=30), vectors)
+def test_an_index_that_is_built_in_parts_is_that_of_the_file_whatever_is_committed_meanwhile(
+    scenario: list[tuple[str, Any]], query: list[float]
+) -> None:
+    model: dict[str, Sequence[float]] = {}
+    parts: list[VectorIndex] = []
+
+    def part(snapshot: Snapshot) -> tuple[dict[int, str], list[tuple[int, float]], int] | None:
+        collection = Collection.named(snapshot.connection, "c")
+        if collection is None:
+            return {}, [], 0
+        span = collection.rowids
+        parts[:] = [snapshot.cached(CollectionVectors, lambda _: CollectionVectors(span), of=span)]
+        search = CollectionVectors.begun(snapshot, span)
+        if search is None:
+            return None
+        names: Any = snapshot.connection.execute("SELECT rowid, id FROM __memoturn_vectors").fetchall()
+        return dict(names), search.nearest(as_stored(query), 1_000, set), len(search)
+
+    with pytest.MonkeyPatch.context() as patch, engines() as ((running,), _):
+        patch.setattr(reading, "_AT_ONCE", 24)
+        for what, value in [*scenario, ("read all", None)]:
+            if what == "put":
+                items = [("", id_, as_stored(values)) for id_, values in value.items()]
+                running.write(DATABASE, lambda it, items=items: put_vectors(it, "c", items)).result(WAIT)
+                model |= value
+            elif what == "delete":
+                running.write(DATABASE, lambda it, id_=value: delete_vector(it, "c", id_)).result(WAIT)
+                model.pop(value, None)
+            elif what == "let go":
+                for index in parts:
+                    index.let_go()
+            found = running.read(DATABASE, part).result(WAIT).value if what.startswith("read") else None
+            while what == "read all" and found is None:
+                found = running.read(DATABASE, part).result(WAIT).value
+            if found is not None:
+                names, nearest, count = found
+                assert count == len(model)
+                by_row = {rowid: model[id_] for rowid, id_ in names.items()}
+                assert_nearest(nearest, by_row, query, 1_000, lambda _: True)
+
+
+def test_those_searched_longest_ago_let_go_and_the_one_that_grows_never_does() -> None:
+    budget = Budget(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(VectorIndex, "budget", budget)
+        connection = SCHEMA.empty()
+        for collection in "abcd":
+            items = [("", str(n), as_stored([1.0, n])) for n in range(4)]
+            put_vectors(Transaction(connection, SystemAmbient()), collection, items)
+        snapshot = Snapshot(connection, 1, SystemAmbient(), {})
+        spans = [range(number << 40, (number + 1) << 40) for number in range(1, 5)]
+
+        def index(number: int) -> VectorIndex:
+            return snapshot.cached(CollectionVectors, lambda _: CollectionVectors(spans[number]), of=spans[number])
+
+        CollectionVectors.of(snapshot, spans[0])
+        one = budget.held
+        budget.limit = 3 * one
+        for number in (1, 2, 0):
+            CollectionVectors.of(snapshot, spans[number])
+        assert [index(number).complete for number in range(3)] == [True, True, True]
+        CollectionVectors.of(snapshot, spans[3])
+        assert [index(number).complete for number in range(4)] == [True, False, True, True]
+        assert budget.held == budget.limit
+        budget.limit = 0
+        search = CollectionVectors.of(snapshot, spans[1])
+        assert [index(number).complete for number in range(4)] == [False, True, False, False]
+        index(1).let_go()
+        assert len(search.nearest(as_stored([1.0, 0.0]), 9, set)) == 4
+
+
+def test_two_that_are_built_in_turn_with_room_for_neither_both_get_there() -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        budget = Budget(0)
+        patch.setattr(VectorIndex, "budget", budget)
+        patch.setattr(reading, "_AT_ONCE", 8)
+        connection = SCHEMA.empty()
+        for collection in "ab":
+            items = [("", str(n), as_stored([1.0, n])) for n in range(9)]
+            put_vectors(Transaction(connection, SystemAmbient()), collection, items)
+        snapshot = Snapshot(connection, 1, SystemAmbient(), {})
+        waiting = [range(number << 40, (number + 1) << 40) for number in (1, 2)]
+        for _ in range(100):
+            waiting = [span for span in waiting if CollectionVectors.begun(snapshot, span) is None]
+        assert waiting == []
+        indexes = [snapshot.cached(CollectionVectors, CollectionVectors, of=span) for span in
+                   (range(1 << 40, 2 << 40), range(2 << 40, 3 << 40))]  # fmt: skip
+        assert [index.complete for index in indexes] == [False, True]
