@@ -7,24 +7,21 @@ memory. Errors name the line, or the place in the array. Called by `memory`.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from pydantic_core import from_json
 
 from memoturn_core.invoke import describe
 from memoturn_core.registry import OPERATIONS
+from memoturn_mcp.cli.inputs import BOM, lines, parse, read_bytes
 from memoturn_mcp.settings import default_source
 from memoturn_schemas.errors import InvalidRequest
-from memoturn_schemas.memory import BATCH_LIMIT, MemoryItem
+from memoturn_schemas.memory import MemoryItem
 
 Placed = tuple[str, Any]
 """Where a memory stands, for errors, and the memory as parsed JSON."""
 
-_BOM = b"\xef\xbb\xbf"
 _ONE_DOCUMENT = re.compile(rb'\s*(\[|\{\s*("memories"|[\r\n]))')
 """How a document starts that is not JSON Lines: a line of those is a whole object, and a memory."""
 
@@ -35,19 +32,8 @@ def read_file(name: str) -> list[Placed]:
     Raises:
         InvalidRequest: it cannot be read, or holds something else.
     """
-    try:
-        text = sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
-    except OSError as error:
-        raise InvalidRequest(f"--file: cannot read {name}: {error.strerror}") from None
-    text = text.removeprefix(_BOM)
-    return list(_document(text) if _ONE_DOCUMENT.match(text) else _lines(text))
-
-
-def parse_json(text: str | bytes, where: str) -> Any:
-    try:
-        return from_json(text, allow_inf_nan=False)
-    except ValueError as error:
-        raise InvalidRequest(f"{where}: is not valid JSON: {str(error).replace(' line 1 ', ' ')}") from None
+    text = read_bytes(name).removeprefix(BOM)
+    return list(_document(text) if _ONE_DOCUMENT.match(text) else lines(text))
 
 
 def checked(memories: Iterable[Placed], *, session: str | None, source: str | None) -> list[dict[str, Any]]:
@@ -75,23 +61,8 @@ def checked(memories: Iterable[Placed], *, session: str | None, source: str | No
     return filled
 
 
-def batches(memories: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:
-    """As many as one request takes at a time; one empty batch where there is nothing."""
-    for start in range(0, max(1, len(memories)), BATCH_LIMIT):
-        yield memories[start : start + BATCH_LIMIT]
-
-
-def _lines(text: bytes) -> Iterator[Placed]:
-    for number, line in enumerate(text.split(b"\n"), start=1):
-        if line.strip():
-            yield f"line {number}", parse_json(line, f"line {number}")
-
-
 def _document(text: bytes) -> Iterator[Placed]:
-    try:
-        document = from_json(text, allow_inf_nan=False)
-    except ValueError as error:
-        raise InvalidRequest(f"--file: is not valid JSON: {error}") from None
+    document = parse(text, "--file")
     if isinstance(document, dict) and "memories" in document:
         unknown = sorted(document.keys() - {"memories"})
         if unknown:

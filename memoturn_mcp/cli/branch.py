@@ -6,35 +6,33 @@ sits at the terminal: a program that pipes is never waited for. Called by `main`
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from memoturn_mcp.cli.flags import (
-    Branch,
-    DataDir,
-    Format,
-    Namespace,
-    Output,
-    Profile,
-    Url,
-    as_moment,
-)
-from memoturn_mcp.cli.single import run_and_show
-from memoturn_schemas.errors import BranchNotFound, Conflict, InvalidRequest
+from memoturn_mcp.cli.flags import Format, Reach, Yes, as_moment, on_a_branch, on_a_database
+from memoturn_mcp.cli.single import agree, answer
+from memoturn_schemas.errors import BranchNotFound, Conflict, InvalidRequest, MemoturnError
+
+if TYPE_CHECKING:
+    from memoturn_core.address import Address
 
 app = typer.Typer(help="Try things on a branch, and go back.", no_args_is_help=True, rich_markup_mode=None)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The branch.")]
-Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
 
-_MAIN = "main"
+_HINTS: dict[type[MemoturnError], str] = {
+    BranchNotFound: "`memoturn branch list` shows the branches, `memoturn storage inspect` a branch's checkpoints",
+    Conflict: "`memoturn storage inspect` shows how far the history goes; a time needs a colon",
+}
 
 
 @app.command()
+@on_a_database
 def create(
+    reach: Reach,
+    output: Format | None,
     name: Annotated[str, typer.Argument(metavar="NAME", help="What to call it: letters, digits, - and _.")],
     parent: Annotated[
         str | None, typer.Option("--from", metavar="BRANCH", help="The branch that it starts from; main by default.")
@@ -51,11 +49,6 @@ def create(
     ttl: Annotated[
         int | None, typer.Option("--ttl", metavar="SECONDS", help="How long it lives; for good by default.")
     ] = None,
-    namespace: Namespace = None,
-    profile: Profile = None,
-    url: Url = None,
-    data_dir: DataDir = None,
-    output: Output = None,
 ) -> None:
     """Make a branch: all that its parent has, to change without touching the parent."""
     arguments = {
@@ -65,130 +58,91 @@ def create(
         "at": None if at is None else as_moment("--at", at),
         "ttl": ttl,
     }
-    _run("branch_create", arguments, output, url, data_dir, namespace, profile)
+    _run("branch_create", arguments, reach, output)
 
 
 @app.command("list")
+@on_a_database
 def list_(
-    namespace: Namespace = None,
-    profile: Profile = None,
-    url: Url = None,
-    data_dir: DataDir = None,
-    output: Output = None,
+    reach: Reach,
+    output: Format | None,
 ) -> None:
     """List the branches beside main."""
-    _run("branch_list", {}, output, url, data_dir, namespace, profile)
+    _run("branch_list", {}, reach, output)
 
 
 @app.command()
+@on_a_database
 def delete(
+    reach: Reach,
+    output: Format | None,
     name: Name,
-    namespace: Namespace = None,
-    profile: Profile = None,
-    url: Url = None,
-    data_dir: DataDir = None,
-    output: Output = None,
 ) -> None:
     """Delete a branch, with what was written only there."""
-    _run("branch_delete", {"branch": name}, output, url, data_dir, namespace, profile)
+    _run("branch_delete", {"branch": name}, reach, output)
 
 
 @app.command()
+@on_a_branch
 def checkpoint(
+    reach: Reach,
+    output: Format | None,
     name: Annotated[str, typer.Argument(metavar="NAME", help="What to call this moment; one that exists moves here.")],
-    branch: Branch = None,
-    namespace: Namespace = None,
-    profile: Profile = None,
-    url: Url = None,
-    data_dir: DataDir = None,
-    output: Output = None,
 ) -> None:
     """Name the newest state, to come back to it at any time."""
-    arguments = {"name": name, "branch": branch or _MAIN}
-    _run("branch_checkpoint", arguments, output, url, data_dir, namespace, profile)
+    arguments = {"name": name, "branch": _addressed(reach).branch}
+    _run("branch_checkpoint", arguments, reach, output)
 
 
 @app.command()
+@on_a_branch
 def rewind(
+    reach: Reach,
+    output: Format | None,
     to: Annotated[
         str, typer.Argument(metavar="TO", help="Where to: a checkpoint, a transaction or a time like 2026-01-31T09:30.")
     ],
-    branch: Branch = None,
     yes: Yes = False,
-    namespace: Namespace = None,
-    profile: Profile = None,
-    url: Url = None,
-    data_dir: DataDir = None,
-    output: Output = None,
 ) -> None:
     """Go back to an earlier state; what came after it is discarded."""
-    arguments = {"to": as_moment("TO", to), "branch": branch or _MAIN}
-    which = _which(url, data_dir, namespace, profile)
-    _agree(yes, f"Rewind {branch or _MAIN} of {which} to {to}? What came after it is discarded.")
-    _run("branch_rewind", arguments, output, url, data_dir, namespace, profile)
+    address = _addressed(reach)
+    arguments = {"to": as_moment("TO", to), "branch": address.branch}
+    agree(yes, f"Rewind {address.branch} of {_called(address)} to {to}? What came after it is discarded.")
+    _run("branch_rewind", arguments, reach, output)
 
 
 @app.command()
+@on_a_database
 def promote(
+    reach: Reach,
+    output: Format | None,
     name: Name,
     keep_as: Annotated[
         str | None, typer.Option("--keep-as", metavar="NAME", help="Keep what main was as a branch of this name.")
     ] = None,
     yes: Yes = False,
-    namespace: Namespace = None,
-    profile: Profile = None,
-    url: Url = None,
-    data_dir: DataDir = None,
-    output: Output = None,
 ) -> None:
     """Make a branch's state that of main; the branch stays."""
-    which = _which(url, data_dir, namespace, profile)
     fate = "discarded" if keep_as is None else f"kept as {keep_as}"
-    _agree(yes, f"Make {name} the main branch of {which}? What main was is {fate}.")
-    _run("branch_promote", {"branch": name, "keep_as": keep_as}, output, url, data_dir, namespace, profile)
+    agree(yes, f"Make {name} the main branch of {_called(_addressed(reach))}? What main was is {fate}.")
+    _run("branch_promote", {"branch": name, "keep_as": keep_as}, reach, output)
 
 
-def _run(
-    name: str,
-    arguments: Mapping[str, Any],
-    output: Format | None,
-    url: str | None,
-    data_dir: str | None,
-    namespace: str | None,
-    profile: str | None,
-) -> None:
+def _run(name: str, arguments: Mapping[str, Any], reach: Reach, output: Format | None) -> None:
     """Run one operation and show what it answers, with a hint where it is refused."""
-    given = {key: value for key, value in arguments.items() if value is not None}
-    for key, value in given.items():
+    for key, value in arguments.items():
         # A shell passes on bytes that are not UTF-8; none of these can hold anything but ASCII.
         if isinstance(value, str) and not value.isascii():
             raise InvalidRequest(f"{key}: must be ASCII")
-    try:
-        run_and_show(name, given, output, url, data_dir, namespace, profile)
-    except BranchNotFound as error:
-        error.add_note("`memoturn branch list` shows the branches, `memoturn storage inspect` a branch's checkpoints")
-        raise
-    except Conflict as error:
-        if type(error) is Conflict:
-            error.add_note("`memoturn storage inspect` shows how far the history goes; a time needs a colon")
-        raise
+    answer(name, arguments, reach, output, hints=_HINTS)
 
 
-def _which(url: str | None, data_dir: str | None, namespace: str | None, profile: str | None) -> str:
-    """The profile that the flags mean, as a person calls it."""
-    from memoturn_mcp.cli.reach import Reach, addressed, settings_of
+def _addressed(reach: Reach) -> Address:
+    from memoturn_mcp.cli.reach import addressed, settings_for
 
-    address = addressed(Reach(url, data_dir, namespace, profile), settings_of(url=url, data_dir=data_dir))
+    return addressed(reach, settings_for(reach))
+
+
+def _called(address: Address) -> str:
+    """The database, as a person calls it."""
     return (address.database or "").replace("--", "/")
-
-
-def _agree(yes: bool, question: str) -> None:
-    """Ask a person who is there; where it is a program, or `yes`, go on."""
-    from memoturn_mcp.cli.printable import one_line
-
-    if yes or not (sys.stdin and sys.stdin.isatty() and sys.stdout and sys.stdout.isatty()):
-        return
-    print(f"{one_line(question)} [y/N] ", end="", file=sys.stderr, flush=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        print("nothing was changed", file=sys.stderr)
-        raise typer.Exit(1)

@@ -41,6 +41,8 @@ Url = Annotated[
     str | None,
     typer.Option("--url", metavar="URL", help="A node to ask, instead of this machine's data. [MEMOTURN_URL]"),
 ]
+NoUrl = Annotated[str | None, typer.Option("--url", hidden=True)]
+"""Refused with the reason, where the flag alone would be unknown."""
 DataDir = Annotated[
     str | None,
     typer.Option("--data-dir", metavar="DIR", help="Where this machine's memories lie. [MEMOTURN_DATA_DIR]"),
@@ -92,10 +94,12 @@ Command = Callable[Concatenate[Reach, Format | None, P], None]
 """What begins with the two, and goes on with arguments and flags of its own."""
 
 
-def _sharing(flags: tuple[str, ...], command: Command[P]) -> Callable[..., None]:
+def _sharing(flags: tuple[str, ...], command: Command[P], *, no_url: bool = False) -> Callable[..., None]:
     """The command as typer is to see it: with these flags of a `Reach` and `--format` in place of the two."""
     own = inspect.signature(command, eval_str=True)
     kinds = {**get_type_hints(Reach, include_extras=True), "output": Output}
+    if no_url:
+        kinds["url"] = NoUrl
     shared = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=kinds[name])
         for name in (*flags, "output")
@@ -116,8 +120,14 @@ _WHERE = ("url", "data_dir")
 
 on_a_node = partial(_sharing, _WHERE)
 """Decorates a command that says by its arguments what it is about."""
+on_a_namespace = partial(_sharing, ("namespace", *_WHERE))
+on_a_profile = partial(_sharing, ("namespace", "profile", "branch", *_WHERE))
+on_a_database = partial(_sharing, ("db", "namespace", "profile", *_WHERE))
+"""Decorates a command about all of a database, with its branches."""
 on_a_branch = partial(_sharing, ("db", "namespace", "profile", "branch", *_WHERE))
 """Decorates a command about one branch of a profile or of a plain database."""
+on_the_store = partial(_sharing, ("db", "namespace", "profile", "branch", *_WHERE), no_url=True)
+"""Decorates a command that reads the object store itself."""
 
 
 def wants_table(given: Format | None) -> bool:

@@ -1,7 +1,7 @@
 """JSON and bytes that commands take: from an argument, or from a file, of which `-` is stdin.
 
 A file of records is JSON Lines, a record a line, or one JSON array. All records are checked before the
-first is sent, and errors name the line or the place in the array. Called by `docs`, `kv`, `sql` and `vector`.
+first is sent, and errors name the line or the place in the array. Called by `batch`, `docs`, `kv`, `sql` and `vector`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from memoturn_core.invoke import describe
 from memoturn_core.operations import Reply
 from memoturn_schemas.errors import InvalidRequest, MemoturnError
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 _ARRAY = re.compile(rb"\s*\[")
 
 
@@ -39,7 +39,7 @@ def read_bytes(name: str) -> bytes:
 def read_text(name: str) -> str:
     """As `read_bytes`, of a file that is UTF-8."""
     try:
-        return read_bytes(name).removeprefix(_BOM).decode()
+        return read_bytes(name).removeprefix(BOM).decode()
     except UnicodeDecodeError:
         raise InvalidRequest(f"--file: {name} is not valid UTF-8") from None
 
@@ -62,7 +62,7 @@ def one_of(argument: str | None, file: str | None, what: str) -> str | bytes:
     """
     if (argument is None) == (file is None):
         raise InvalidRequest(f"{what}: give it, or --file" if file is None else f"{what}: leave it out with --file")
-    return argument if argument is not None else read_bytes(file or "").removeprefix(_BOM)
+    return argument if argument is not None else read_bytes(file or "").removeprefix(BOM)
 
 
 def records(text: str | bytes, what: str, check: Callable[[Any], object]) -> list[Any]:
@@ -71,7 +71,7 @@ def records(text: str | bytes, what: str, check: Callable[[Any], object]) -> lis
     Raises:
         InvalidRequest: the first that is not; says where it stands and what is wrong with it.
     """
-    placed = _lines(text) if isinstance(text, bytes) and not _ARRAY.match(text) else _array(text, what)
+    placed = lines(text) if isinstance(text, bytes) and not _ARRAY.match(text) else _array(text, what)
     found = []
     for where, record in placed:
         try:
@@ -82,7 +82,8 @@ def records(text: str | bytes, what: str, check: Callable[[Any], object]) -> lis
     return found
 
 
-def _lines(text: bytes) -> Iterator[tuple[str, Any]]:
+def lines(text: bytes) -> Iterator[tuple[str, Any]]:
+    """The places and values of JSON Lines."""
     for number, line in enumerate(text.split(b"\n"), start=1):
         if line.strip():
             yield f"line {number}", parse(line, f"line {number}")

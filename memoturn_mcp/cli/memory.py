@@ -6,24 +6,12 @@ operation's own defaults. Called by `main`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from memoturn_mcp.cli.flags import (
-    AsOf,
-    Branch,
-    DataDir,
-    Kind,
-    Namespace,
-    Output,
-    Profile,
-    Url,
-    as_moment,
-    as_unix_ms,
-)
-from memoturn_mcp.cli.single import run_and_show
+from memoturn_mcp.cli.flags import AsOf, Format, Kind, Reach, as_moment, as_unix_ms, on_a_namespace, on_a_profile
+from memoturn_mcp.cli.single import answer, given
 from memoturn_schemas.errors import InvalidRequest
 
 app = typer.Typer(help="Keep, search and look at memories.", no_args_is_help=True, rich_markup_mode=None)
@@ -32,7 +20,10 @@ MemoryId = Annotated[str, typer.Argument(metavar="ID", help="The memory's id, me
 
 
 @app.command()
+@on_a_profile
 def ingest(
+    reach: Reach,
+    output: Format | None,
     summary: Annotated[
         str | None, typer.Argument(metavar="SUMMARY", help="One line that says it all; recall searches it.")
     ] = None,
@@ -65,21 +56,15 @@ def ingest(
             " the first is kept. --session and --source then fill in for those that have none.",
         ),
     ] = None,
-    namespace: Namespace = None,
-    profile: Profile = None,
-    branch: Branch = None,
-    url: Url = None,
-    data_dir: DataDir = None,
-    output: Output = None,
 ) -> None:
     """Keep a memory, or a file of them."""
     from memoturn_core.operations import Reply
-    from memoturn_mcp.cli import batch
+    from memoturn_mcp.cli import batch, inputs
     from memoturn_mcp.cli.output import show
-    from memoturn_mcp.cli.reach import Ask, Reach, run
-    from memoturn_schemas.errors import MemoturnError
+    from memoturn_mcp.cli.reach import Ask, run
+    from memoturn_schemas.memory import BATCH_LIMIT
 
-    memory = _given(
+    memory = given(
         {
             "type": kind,
             "topic_key": topic,
@@ -97,28 +82,25 @@ def ingest(
         _refuse(summary is None, "SUMMARY: is required; give it, or --file with memories")
         memory["type"] = str(kind or (Kind.EVENT if topic is None else Kind.FACT))
         if content is not None:
-            memory["content"] = batch.parse_json(content, "--content")
+            memory["content"] = inputs.parse(content, "--content")
         placed = [("", memory)]
-    origin = _given({"session": session, "source": source})
+    origin = given({"session": session, "source": source})
     memories = batch.checked(placed, session=origin.get("session"), source=origin.get("source"))
 
     async def keep(ask: Ask) -> Reply:
-        results: list[Any] = []
-        for part in batch.batches(memories):
-            try:
-                reply = await ask("memory_ingest", {"memories": part})
-            except MemoturnError as error:
-                if results:
-                    error.add_note(f"the first {len(results)} memories are kept; sending them again changes nothing")
-                raise
-            results += reply.value["results"]
-        return Reply({**reply.value, "results": results}, reply.txid)
+        answers, txid = await inputs.in_batches(
+            memories, BATCH_LIMIT, "memories", lambda part: ask("memory_ingest", {"memories": part})
+        )
+        return Reply({**answers[-1], "results": [result for each in answers for result in each["results"]]}, txid)
 
-    show("memory_ingest", run(Reach(url, data_dir, namespace, profile, branch), keep), output)
+    show("memory_ingest", run(reach, keep), output)
 
 
 @app.command()
+@on_a_profile
 def recall(
+    reach: Reach,
+    output: Format | None,
     query: Annotated[str | None, typer.Argument(metavar="QUERY", help="What to look for, in plain words.")] = None,
     topic: Annotated[
         str | None, typer.Option("--topic", metavar="KEY", help="An exact topic; its memory comes first.")
@@ -143,12 +125,6 @@ def recall(
     ] = False,
     turns: Annotated[bool, typer.Option("--turns", help="Also search the transcript.")] = False,
     as_of: AsOf = None,
-    namespace: Namespace = None,
-    profile: Profile = None,
-    branch: Branch = None,
-    url: Url = None,
-    data_dir: DataDir = None,
-    output: Output = None,
 ) -> None:
     """Search the memories; best first."""
     _refuse(query is None and topic is None, "QUERY: is required; give words to look for, or --topic")
@@ -165,80 +141,54 @@ def recall(
         "include_turns": turns or None,
         "as_of": None if as_of is None else as_moment("--as-of", as_of),
     }
-    run_and_show("memory_recall", _given(arguments), output, url, data_dir, namespace, profile, branch)
+    answer("memory_recall", arguments, reach, output)
 
 
 @app.command()
+@on_a_profile
 def get(
+    reach: Reach,
+    output: Format | None,
     id: MemoryId,
     as_of: AsOf = None,
-    namespace: Namespace = None,
-    profile: Profile = None,
-    branch: Branch = None,
-    url: Url = None,
-    data_dir: DataDir = None,
-    output: Output = None,
 ) -> None:
     """Show one memory in full, with its topic's history."""
     arguments = {"id": id, "as_of": None if as_of is None else as_moment("--as-of", as_of)}
-    run_and_show("memory_get", _given(arguments), output, url, data_dir, namespace, profile, branch)
+    answer("memory_get", arguments, reach, output)
 
 
 @app.command()
+@on_a_profile
 def forget(
+    reach: Reach,
+    output: Format | None,
     id: MemoryId,
-    namespace: Namespace = None,
-    profile: Profile = None,
-    branch: Branch = None,
-    url: Url = None,
-    data_dir: DataDir = None,
-    output: Output = None,
 ) -> None:
     """Delete one memory for good."""
-    run_and_show("memory_forget", _given({"id": id}), output, url, data_dir, namespace, profile, branch)
+    answer("memory_forget", {"id": id}, reach, output)
 
 
 @app.command()
+@on_a_profile
 def sessions(
+    reach: Reach,
+    output: Format | None,
     limit: Annotated[
         int | None, typer.Option("--limit", metavar="COUNT", help="How many at most; 100 by default.")
     ] = None,
-    namespace: Namespace = None,
-    profile: Profile = None,
-    branch: Branch = None,
-    url: Url = None,
-    data_dir: DataDir = None,
-    output: Output = None,
 ) -> None:
     """List the conversations, most recently active first."""
-    run_and_show("memory_sessions_list", _given({"limit": limit}), output, url, data_dir, namespace, profile, branch)
+    answer("memory_sessions_list", {"limit": limit}, reach, output)
 
 
 @app.command()
+@on_a_namespace
 def profiles(
-    namespace: Namespace = None,
-    url: Url = None,
-    data_dir: DataDir = None,
-    output: Output = None,
+    reach: Reach,
+    output: Format | None,
 ) -> None:
     """List the profiles of a namespace."""
-    run_and_show("memory_profiles_list", {}, output, url, data_dir, namespace)
-
-
-def _given(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """The flags that have a value. A shell passes on bytes that are not UTF-8; no request can carry them."""
-    given = {name: value for name, value in flags.items() if value is not None}
-    for name, value in given.items():
-        _refuse(isinstance(value, str) and not _is_unicode(value), f"{name}: is not valid UTF-8")
-    return given
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    answer("memory_profiles_list", {}, reach, output)
 
 
 def _refuse(wrong: bool, message: str) -> None:

@@ -110,7 +110,7 @@ def run(reach: Reach, work: Callable[[Ask], Awaitable[Reply]], *, mints: bool = 
     Raises:
         MemoturnError: with hints as its notes where more is known than its kind says.
     """
-    settings = _settings_for(reach)
+    settings = settings_for(reach)
     one = addressed(reach, settings)
 
     from memoturn_mcp.opening import local_door, open_authority, open_node  # take longest to import
@@ -164,7 +164,7 @@ def _part(address: Address, operation: Operation) -> Address:
     return Address.of_namespace(address.namespace or "") if operation.target is Target.NAMESPACE else address
 
 
-def _settings_for(reach: Reach) -> Settings:
+def settings_for(reach: Reach) -> Settings:
     """The settings of a command. What is about the keys of a node means nothing to one that asks a node elsewhere.
 
     Raises:
@@ -181,7 +181,7 @@ def run_beside(reach: Reach, work: Callable[[Node, Address], Reply]) -> Reply:
     Raises:
         InvalidRequest: the memories are those of a node elsewhere.
     """
-    settings = _settings_for(reach)
+    settings = settings_for(reach)
     if settings.url is not None:
         flag = "MEMOTURN_URL" if reach.url is None else "--url"
         raise InvalidRequest(

@@ -15,23 +15,6 @@ if TYPE_CHECKING:
     from memoturn_core.operations import Reply
 
 
-def run_and_show(
-    name: str,
-    arguments: Mapping[str, Any],
-    output: Format | None,
-    url: str | None,
-    data_dir: str | None,
-    namespace: str | None,
-    profile: str | None = None,
-    branch: str | None = None,
-) -> None:
-    """Run one operation and show what it answers."""
-    from memoturn_mcp.cli.output import show
-    from memoturn_mcp.cli.reach import run
-
-    show(name, run(Reach(url, data_dir, namespace, profile, branch), lambda ask: ask(name, arguments)), output)
-
-
 def answer(name: str, flags: Mapping[str, Any], reach: Reach, output: Format | None, **options: Any) -> None:
     """Run one operation with the flags that were given, as `reply_of`, and show what it answers."""
     from memoturn_mcp.cli.output import show

@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from memoturn_mcp.cli.flags import Branch, DataDir, Namespace, Output, Profile, Url, as_moment
-from memoturn_mcp.cli.single import run_and_show
+from memoturn_mcp.cli.flags import Format, Reach, as_moment, on_a_branch, on_the_store
+from memoturn_mcp.cli.single import answer
 
 app = typer.Typer(
     help="Look at what object storage holds, and get it back.", no_args_is_help=True, rich_markup_mode=None
@@ -23,46 +23,35 @@ At = Annotated[
         "--at", metavar="MOMENT", help="As of then: a checkpoint, a transaction or a time; the newest by default."
     ),
 ]
-NoUrl = Annotated[str | None, typer.Option("--url", hidden=True)]
-"""Refused with the reason, where the flag alone would be unknown."""
 
 
+@on_a_branch
 def sync(
-    namespace: Namespace = None,
-    profile: Profile = None,
-    branch: Branch = None,
-    url: Url = None,
-    data_dir: DataDir = None,
-    output: Output = None,
+    reach: Reach,
+    output: Format | None,
 ) -> None:
     """Wait until object storage has everything written so far."""
-    run_and_show("sync", {}, output, url, data_dir, namespace, profile, branch)
+    answer("sync", {}, reach, output)
 
 
 @app.command()
+@on_a_branch
 def inspect(
-    namespace: Namespace = None,
-    profile: Profile = None,
-    branch: Branch = None,
-    url: Url = None,
-    data_dir: DataDir = None,
-    output: Output = None,
+    reach: Reach,
+    output: Format | None,
 ) -> None:
     """Show the objects that a branch consists of, its checkpoints, and how far back it can go."""
-    run_and_show("storage_inspect", {}, output, url, data_dir, namespace, profile, branch)
+    answer("storage_inspect", {}, reach, output)
 
 
 @app.command()
+@on_the_store
 def restore(
+    reach: Reach,
+    output: Format | None,
     out: Annotated[str, typer.Option("--out", metavar="FILE", help="The SQLite file to make.")],
     at: At = None,
     force: Annotated[bool, typer.Option("--force", help="Replace FILE if it exists.")] = False,
-    namespace: Namespace = None,
-    profile: Profile = None,
-    branch: Branch = None,
-    url: NoUrl = None,
-    data_dir: DataDir = None,
-    output: Output = None,
 ) -> None:
     """Restore a branch from object storage into a SQLite file, verified.
 
@@ -70,34 +59,29 @@ def restore(
     """
     from memoturn_mcp.cli import rescue
     from memoturn_mcp.cli.output import show
-    from memoturn_mcp.cli.reach import Reach, run_beside
+    from memoturn_mcp.cli.reach import run_beside
 
     moment = None if at is None else as_moment("--at", at)
-    reach = Reach(url, data_dir, namespace, profile, branch)
     reply = run_beside(reach, lambda node, address: rescue.restore(node, address, moment, out, force=force))
     show("storage_restore", reply, output)
 
 
 @app.command()
+@on_the_store
 def segments(
+    reach: Reach,
+    output: Format | None,
     out: Annotated[str, typer.Option("--out", metavar="DIR", help="Where to; made if need be, and must be empty.")],
     at: At = None,
     whole: Annotated[
         bool, typer.Option("--all", help="From the oldest state that is there, instead of from the newest snapshot.")
     ] = False,
-    namespace: Namespace = None,
-    profile: Profile = None,
-    branch: Branch = None,
-    url: NoUrl = None,
-    data_dir: DataDir = None,
-    output: Output = None,
 ) -> None:
     """Write a branch as LTX files, one a transaction, from which `ltx apply` makes the database."""
     from memoturn_mcp.cli import rescue
     from memoturn_mcp.cli.output import show
-    from memoturn_mcp.cli.reach import Reach, run_beside
+    from memoturn_mcp.cli.reach import run_beside
 
     moment = None if at is None else as_moment("--at", at)
-    reach = Reach(url, data_dir, namespace, profile, branch)
     reply = run_beside(reach, lambda node, address: rescue.write_segments(node, address, moment, out, whole=whole))
     show("storage_segments", reply, output)

@@ -18,13 +18,17 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
-from memoturn_schemas.errors import AlreadyExists
+import structlog
+
+from memoturn_schemas.errors import AlreadyExists, Internal
 from memoturn_storage.ambient import Ambient, new_uuid
 from memoturn_storage.catalog_index import Index
 from memoturn_storage.entries import NAMES_PREFIX as NAMES_PREFIX
 from memoturn_storage.entries import Durability, Entries, Listed, Mark
 from memoturn_storage.entries import Entry as Entry
 from memoturn_storage.objects.store import ObjectStore
+
+log = structlog.get_logger("memoturn")
 
 LEARN_EVERY_S = 5.0
 """At least, between two listings of the names in the object store, for what other machines have done."""
@@ -261,11 +265,18 @@ class Catalog:
 
     def _read_all(self, names: Sequence[str]) -> list[Entry]:
         if len(names) < _READERS:
-            found = [self._entries.read(name) for name in names]
+            found = [self._readable(name) for name in names]
         else:
             with ThreadPoolExecutor(_READERS, "memoturn-catalogue") as readers:
-                found = list(readers.map(self._entries.read, names))
+                found = list(readers.map(self._readable, names))
         return [entry for entry in found if entry is not None]
+
+    def _readable(self, name: str) -> Entry | None:
+        try:
+            return self._entries.read(name)
+        except Internal as error:  # who asks for this name hears of it, and not everybody who lists
+            log.error("a name left out", error=str(error))
+            return None
 
     # --- what is remembered ----------------------------------------------------------------------
 

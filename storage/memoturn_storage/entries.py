@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import orjson
 
@@ -73,6 +73,8 @@ class Entry:
             for number in (entry.created_at, entry.ttl_at, entry.deleted_at, entry.revision):
                 if number is not None and type(number) is not int:
                     raise ValueError("a number in it is none")
+            if type(entry.live) is not bool or entry.durability not in get_args(Durability):
+                raise ValueError("a state in it is none")
         except (ValueError, TypeError) as error:
             raise Internal(f"the catalogue's entry {key} is damaged: {error!r}") from error
         return entry

@@ -220,10 +220,13 @@ class Upkeep:
         crowded = usage is not None and usage.free < _FREE_SHARE * usage.total
         oldest_s = 0.0 if crowded else self._limits.cold_s
         for ref in local_branches(self._directory):
-            with suppress(FileNotFoundError, OwnedElsewhere):
-                idle_s = self._ambient.now_ms() / 1000 - LocalFiles(self._directory, ref).database.stat().st_mtime
-                if idle_s >= oldest_s and (self._engine.cool(ref).result() or self._discard_if_gone(ref)):
-                    self.stats = replace(self.stats, cooled=self.stats.cooled + 1)
+            self._attempt("cooling", partial(self._cool, ref, oldest_s))
+
+    def _cool(self, ref: BranchRef, oldest_s: float) -> None:
+        with suppress(FileNotFoundError, OwnedElsewhere):
+            idle_s = self._ambient.now_ms() / 1000 - LocalFiles(self._directory, ref).database.stat().st_mtime
+            if idle_s >= oldest_s and (self._engine.cool(ref).result() or self._discard_if_gone(ref)):
+                self.stats = replace(self.stats, cooled=self.stats.cooled + 1)
 
     def _discard_if_gone(self, ref: BranchRef) -> bool:
         """Remove what this machine still has of a database that was deleted elsewhere; whether it was."""

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
 from contract.branches import checkpoint, elsewhere, fork, ref, rewind, tool
 from contract.kv import delete, get, keys, listing, put, value
@@ -19,6 +20,7 @@ from memoturn_core.address import Address
 from memoturn_core.door import RemoteDoor
 from memoturn_core.operations import Reply
 from memoturn_core.registry import OPERATIONS
+from memoturn_mcp.tools import Defaults, as_tool
 from memoturn_schemas.errors import InvalidRequest, NotFound
 from memoturn_storage.ambient import ManualAmbient
 from memoturn_storage.engine import Limits
@@ -494,6 +496,28 @@ def test_tools_list_page_by_page(memory, mcp: RawMcp):
     assert page["keys"] == ["a", "b"]
     rest = tool(mcp, memory, "kv_list", ns="n", limit=2, cursor=page["next_cursor"])
     assert rest["result"] == {"keys": ["c"]}
+
+
+@pytest.mark.parametrize("value", ["text", "", {"$base64": "/wA="}])
+def test_tools_take_and_answer_what_their_schemas_say(memory, mcp: RawMcp, value):
+    asked: list[tuple[str, dict[str, Any]]] = [
+        ("kv_put", {"key": "k", "value": value, "ttl": 0}),
+        ("kv_get", {"key": "k"}),
+        ("kv_put", {"key": "k", "value": value}),
+        ("kv_put", {"key": "l", "value": value}),
+        ("kv_get", {"key": "k", "consistency": "primary"}),
+        ("kv_list", {"limit": 1, "prefix": ""}),
+        ("kv_list", {}),
+        ("kv_delete", {"key": "k"}),
+    ]
+    for name, arguments in asked:
+        described = as_tool(OPERATIONS[name], Defaults())
+        given = {"namespace": memory.namespace, "profile": memory.profile, "ns": "n", **arguments}
+        Draft202012Validator.check_schema(described.input_schema)
+        assert described.output_schema is not None
+        Draft202012Validator.check_schema(described.output_schema)
+        Draft202012Validator(described.input_schema).validate(given)
+        Draft202012Validator(described.output_schema).validate(tool(mcp, memory, name, ns="n", **arguments))
 
 
 @pytest.mark.parametrize(

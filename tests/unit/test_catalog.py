@@ -136,6 +136,15 @@ def test_a_creation_whose_answer_was_lost_is_ours(tmp_path, ambient):
         assert catalog.refresh("shop") == entry
 
 
+def test_a_database_that_was_deleted_before_its_creation_was_answered_stays_deleted(tmp_path, ambient):
+    store = Lost(ambient)
+    with machines(tmp_path, store, ambient) as (here, there):
+        store.meanwhile = lambda: there.bury(there.refresh("shop"))
+        made = here.create_new("shop")
+        assert not made.live
+        assert here.refresh("shop") == there.refresh("shop") == made
+
+
 def test_a_uuid_that_was_deleted_before_its_creation_was_answered_is_not_used_again(tmp_path, ambient):
     store = Lost(ambient)
     with machines(tmp_path, store, ambient) as (here, there):
@@ -192,6 +201,8 @@ def test_a_name_of_which_the_store_has_no_object_is_never_taken_for_deleted(tmp_
         b"{}",
         b'{"name":"other","uuid":"' + b"0" * 32 + b'","created_at":1}',
         b'{"name":"shop","uuid":"' + b"0" * 32 + b'","created_at":1,"deleted_at":"yesterday"}',
+        b'{"name":"shop","uuid":"' + b"0" * 32 + b'","created_at":1,"live":"yes"}',
+        b'{"name":"shop","uuid":"' + b"0" * 32 + b'","created_at":1,"durability":"eternal"}',
         b'{"name":"shop","uuid":"' + b"0" * 32 + b'","created_at":1,"of a newer program":1}',
     ],
 )
@@ -202,6 +213,16 @@ def test_a_damaged_entry_is_an_error_that_names_it_and_is_not_written_over(tmp_p
             with pytest.raises(Internal, match=f"{NAMES_PREFIX}shop"):
                 ask("shop")
     assert store.get(f"{NAMES_PREFIX}shop").data == damage
+
+
+def test_a_damaged_entry_is_left_out_of_lists_and_stops_nothing_else(tmp_path, store, ambient):
+    with machines(tmp_path, store, ambient) as (here, there):
+        kept, harmed = here.create("kept"), here.create("harmed")
+        store.put(f"{NAMES_PREFIX}harmed", b"{")
+        assert there.page("", 9) == [kept]
+        assert here.page("", 9) == [harmed, kept], "what is known stays known"
+        with pytest.raises(Internal, match="harmed"):
+            there.find("harmed")
 
 
 def test_an_entry_of_an_older_program_is_read(tmp_path, store, ambient):

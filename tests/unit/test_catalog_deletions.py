@@ -243,6 +243,16 @@ def test_item_117_what_a_machine_has_not_shipped_of_a_deleted_database_does_not_
     assert not list(here.directory.glob(f"databases/*/{uuid}/*.db*"))
 
 
+def test_the_files_of_what_was_deleted_leave_the_disks_of_machines_that_do_not_use_it(two, store, ambient):
+    here, there = two
+    uuid = populated(here, there)
+    there.delete(NAME)
+    assert tidy(store, ambient, there, lambda: uuid not in store.uuids())
+    assert list(here.directory.glob(f"databases/*/{uuid}/*.db"))
+    here.upkeep()
+    assert not list(here.directory.glob(f"databases/*/{uuid}/*.db*"))
+
+
 def test_a_database_that_was_never_used_is_fenced_too_so_that_nobody_begins_it(two, store):
     here, there = two
     uuid = here.create("shop")["uuid"]
@@ -269,12 +279,14 @@ def test_a_deletion_that_took_too_long_over_its_first_steps_gives_up_before_anyt
 
 def test_the_fence_stays_until_the_name_is_free(two, store, ambient):
     here, there = two
-    uuid = populated(here, there)
+    uuid = here.create("shop")["uuid"]
+    here.write("shop", "old")
+    assert there.texts("shop") == ["old"]
     store.break_at(2, "after")
     with pytest.raises(Unavailable):
-        here.delete(NAME)
+        here.delete("shop")
     store.break_at(0, "")
-    name = f"v1/_catalog/names/{NAME}"
+    name = "v1/_catalog/names/shop"
     live = store.get(name).data
     store.put(name, b"{")  # so that nobody can go on
     for _ in range(5):
@@ -283,7 +295,7 @@ def test_the_fence_stays_until_the_name_is_free(two, store, ambient):
     store.put(name, live)
     assert BranchRef(uuid).manifest_key in store.names()
     with pytest.raises(DatabaseNotFound):
-        there.texts(NAME)
+        there.texts("shop")
     assert tidy(store, ambient, there, lambda: uuid not in store.uuids())
 
 
