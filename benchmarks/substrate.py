@@ -9,14 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import apsw
 import jwt
 import orjson
 
 from benchmarks.measure import Row, Texts, raw_database, timed
 from memoturn_core.access.authority import Authority
 from memoturn_core.access.settings import AccessSettings
-from memoturn_core.access.tokens import ISSUER, Tokens
+from memoturn_core.access.tokens import ISSUER
 from memoturn_core.caller import LOCAL
 from memoturn_core.operations import Scope
 from memoturn_storage.ambient import SystemAmbient
@@ -69,7 +68,8 @@ async def _kv(bench: Bench, directory: Path, n: int) -> list[Row]:
         raw.write("INSERT OR REPLACE INTO kv VALUES ('bench', ?, ?)", (f"key-{index % 500}", value))
 
     def raw_get(index: int) -> None:
-        raw.connection.execute("SELECT value FROM kv WHERE ns = 'bench' AND key = ?", (f"key-{index % 100}",)).fetchall()
+        sql = "SELECT value FROM kv WHERE ns = 'bench' AND key = ?"
+        raw.connection.execute(sql, (f"key-{index % 100}",)).fetchall()
 
     return [await timed("kv_write", n, put, raw_put), await timed("kv_read", n, get, raw_get)]
 
@@ -132,7 +132,8 @@ async def _documents(bench: Bench, directory: Path, n: int) -> list[Row]:
 
 
 def _document(index: int, texts: Texts) -> dict[str, Any]:
-    return {"_id": f"d{index}", "user": f"user-{index}", "age": index % 90, "note": texts.sentence(), "tags": ["a", "b"]}
+    fields = {"user": f"user-{index}", "age": index % 90, "note": texts.sentence(), "tags": ["a", "b"]}
+    return {"_id": f"d{index}", **fields}
 
 
 async def _tokens(directory: Path, n: int) -> list[Row]:

@@ -112,8 +112,8 @@ def _bearer(credential: str | None) -> dict[str, str]:
 def _path(target: Target, rest: Rest, address: Address, arguments: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     """The URL's path, and the arguments that are not in it."""
     template = (rest.at or target.prefix) + rest.path
-    if rest.profile_path is not None and address.may_create:
-        template = Target.PROFILE.prefix + rest.profile_path
+    if rest.below_profile is not None and address.may_create:
+        template = Target.PROFILE.prefix + rest.below_profile
     profile = (address.database or "").partition("--")[2]
     known = {"namespace": address.namespace, "profile": profile, "db": address.database}
     remaining = dict(arguments)

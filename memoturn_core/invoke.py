@@ -117,7 +117,6 @@ async def invoke(
 
 async def listen(node: Node, observer: Observer = ignore) -> None:
     """Have the other processes on the data directory reach this one, and begin the upkeep, unless that was done."""
-    node.upkeep.attend(node.catalog)
     await node.listen(partial(_answer, node, observer))
 
 

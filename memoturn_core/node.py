@@ -105,7 +105,7 @@ class Node:
             Drill(engine.manifests, engine.restorer, world),
             leases,
             databases,
-            lambda: [entry.uuid for entry in catalog.with_prefix("")],
+            catalog,
             sweeping.due,
             world,
             limits,

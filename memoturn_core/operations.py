@@ -66,7 +66,9 @@ class Rest:
     other_statuses: tuple[int, ...] = ()
     """Further statuses of success that the operation's `Reply` may name."""
     profile_path: str | None = None
-    """Of an operation on a database: where it is also served below a profile, which it may create."""
+    """Of an operation on a database: under which other path it is also served below a profile."""
+    in_profile: bool = False
+    """Whether it is also served below a profile, which it may create, under the same path."""
     at: str | None = None
     """The prefix instead of the target's."""
     also_at: str | None = None
@@ -75,6 +77,11 @@ class Rest:
     """The field of the request that is the body itself, byte for byte; the others come from path and query."""
     raw_reply: str | None = None
     """The field of the reply that is the body itself."""
+
+    @property
+    def below_profile(self) -> str | None:
+        """The path below a profile under which it is also served."""
+        return self.path if self.in_profile else self.profile_path
 
     @property
     def has_body(self) -> bool:

@@ -61,7 +61,7 @@ class Profile:
         self.node = node
         self.address = address
         self.scope = scope
-        """What the caller may do, for what the registry cannot know of an operation beforehand."""
+        """What the caller may do here, for what the registry cannot know of an operation beforehand."""
         self._budget = budget
         self._entry = entry
         self._listen = listen

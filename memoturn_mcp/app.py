@@ -149,7 +149,7 @@ def _defaults(caller: Caller, settings: Settings) -> Defaults:
     """What the credential names, or the settings where it is bound to nothing."""
     if caller.database is not None:
         namespace, of_a_profile, profile = caller.database.partition("--")
-        return Defaults(namespace, profile) if of_a_profile else Defaults()
+        return Defaults(namespace, profile) if of_a_profile else Defaults(db=caller.database)
     return Defaults(caller.namespace or settings.namespace, settings.profile)
 
 

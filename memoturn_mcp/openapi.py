@@ -30,9 +30,11 @@ answer is the transaction that it reflects.
 With auth on, every operation names the credentials that open it and the scope that a token needs
 (`read` < `write` < `admin`); with auth off, all are open.
 
-Paths below `/v1/db/{db}` are served without `/db/{db}` too. The database is then the one that the Host
-names, as `{db}.` before a host of MEMOTURN_ALLOWED_HOSTS, or else the one of the token; with neither it is 400.
+Paths below `/v1/db/{db}` are served without `/db/{db}` too.
 """
+_MEANT = """\
+The database is the one that the Host names, as `{db}.` before a host of MEMOTURN_ALLOWED_HOSTS, or else the one of
+the token; with neither it is 400."""
 _OPEN = {"/health": "ok", "/healthz": "ok", "/readyz": "ok"}
 
 _TEXT: Schema = {"type": "string"}
@@ -145,18 +147,11 @@ def document() -> Schema:
     """The whole description; equal for equal versions of the program."""
     schemas: dict[str, Schema] = {"ErrorEnvelope": _envelope()}
     paths: dict[str, dict[str, Any]] = {path: {"get": _open(path, text)} for path, text in _OPEN.items()}
-    taken: set[str] = set()
     for route in all_routes():
-        name = route.operation.name
-        operation_id = (
-            name if name not in taken else f"{name}_in_{'profile' if '{profile}' in route.path else 'control'}"
-        )
-        taken.add(operation_id)
         method = route.rest.method.lower()
-        paths.setdefault(route.path, {})[method] = _operation(route, route.parameters, operation_id, schemas)
+        paths.setdefault(route.path, {})[method] = _operation(route, schemas)
         if route.bare is not None:
-            named = [parameter for parameter in route.parameters if parameter != "db"]
-            paths.setdefault(route.bare, {})[method] = _operation(route, named, f"{name}_bare", schemas)
+            paths.setdefault(route.bare, {})[method] = _operation(route, schemas, bare=True)
     return {
         "openapi": "3.1.0",
         "info": {
@@ -189,18 +184,29 @@ def _open(path: str, text: str) -> Schema:
     }
 
 
-def _operation(route: Route, in_path: list[str], operation_id: str, schemas: dict[str, Schema]) -> Schema:
+def _operation_id(route: Route, *, bare: bool) -> str:
+    """The operation's name, and on its further paths where they are."""
+    name, rest = route.operation.name, route.rest
+    if bare:
+        return f"{name}_bare"
+    if route.path == (rest.at or route.operation.target.prefix) + rest.path:
+        return name
+    return f"{name}_in_profile" if route.path.startswith(Target.PROFILE.prefix) else f"{name}_in_control"
+
+
+def _operation(route: Route, schemas: dict[str, Schema], *, bare: bool = False) -> Schema:
+    """One method of one path; `bare` is where the path goes without its database."""
     operation = route.operation
     request = request_schema(operation.request)
     fields: dict[str, Schema] = request.get("properties", {})
     described: Schema = {
-        "operationId": operation_id,
+        "operationId": _operation_id(route, bare=bare),
         "summary": operation.summary,
-        "description": operation.description,
+        "description": operation.description + (f"\n\n{_MEANT}" if bare else ""),
         "tags": [operation.toolset],
         "x-scope": operation.scope.name.lower(),
         "security": _security(route),
-        "parameters": list(_parameters(route, in_path, fields)),
+        "parameters": [*_parameters(route, fields, bare=bare)],
         "responses": _responses(route, schemas),
     }
     if route.rest.raw_body is not None:
@@ -226,10 +232,11 @@ def _security(route: Route) -> list[dict[str, list[str]]]:
     return [*token, *platform, {"clusterKey": []}]
 
 
-def _parameters(route: Route, in_path: list[str], fields: dict[str, Schema]) -> Iterator[Schema]:
+def _parameters(route: Route, fields: dict[str, Schema], *, bare: bool) -> Iterator[Schema]:
     rest = route.rest
-    for name in in_path:
-        yield _reference("parameters", name) if name in _ADDRESS else _parameter("path", name, fields[name])
+    for name in route.parameters:
+        if not (bare and name == "db"):
+            yield _reference("parameters", name) if name in _ADDRESS else _parameter("path", name, fields[name])
     if not rest.has_body or rest.raw_body is not None:
         for name, field in fields.items():
             if name not in route.parameters and name != rest.raw_body:

@@ -14,6 +14,7 @@ from memoturn_core.door import Door, LocalDoor, RemoteDoor
 from memoturn_core.invoke import Observer, ignore
 from memoturn_core.node import Node
 from memoturn_core.providers.settings import make_embedder, make_language_model
+from memoturn_core.vectors.index import VectorIndex
 from memoturn_mcp.settings import Settings
 from memoturn_schemas.errors import InvalidRequest
 from memoturn_storage.ambient import Ambient, SystemAmbient
@@ -35,6 +36,7 @@ def open_node(settings: Settings, *, create: bool = True) -> Node:
     """
     turn_lookaside_off()
     raise_descriptor_limit()
+    VectorIndex.budget.limit = settings.vector_memory_bytes
     ambient = SystemAmbient()
     return Node.open(
         settings.data_dir,
@@ -64,7 +66,7 @@ def open_objects(url: str, ambient: Ambient) -> ObjectStore:
 def open_door(settings: Settings, *, create: bool = True) -> Door:
     """To the node at `settings.url` where it is set, else to the files of this machine (`open_node`)."""
     if settings.url is not None:
-        return RemoteDoor(settings.url, settings.token)
+        return RemoteDoor(settings.url, settings.token, settings.platform_key)
     return local_door(open_node(settings, create=create), settings)
 
 

@@ -24,7 +24,7 @@ from starlette.types import Receive, Scope, Send
 
 from memoturn_core.access.rate import Rate
 from memoturn_core.address import NODE, Address
-from memoturn_core.caller import NOBODY, Caller
+from memoturn_core.caller import NOBODY, Caller, Kind
 from memoturn_core.invoke import Observer, invoke
 from memoturn_core.node import Node
 from memoturn_core.operations import Reply
@@ -146,6 +146,8 @@ class Rest:
 
     def _meant(self, headers: Headers, caller: Caller) -> str:
         database = self._guard.database(headers) or caller.database
+        if database is None and caller.kind is Kind.PLATFORM:
+            raise Unauthorized("the platform key opens the control plane only; this path needs a token")
         if database is None:
             raise InvalidRequest(
                 "this path says of no database; use /v1/db/{db}/…, or a token for one database,"

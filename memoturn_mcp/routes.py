@@ -49,8 +49,8 @@ def all_routes() -> Iterator[Route]:
             yield Route(operation, rest, (rest.at or operation.target.prefix) + rest.path)
             if rest.also_at is not None:
                 yield Route(operation, rest, rest.also_at + rest.path)
-            if rest.profile_path is not None:
-                yield Route(operation, rest, Target.PROFILE.prefix + rest.profile_path)
+            if rest.below_profile is not None:
+                yield Route(operation, rest, Target.PROFILE.prefix + rest.below_profile)
 
 
 class Router:
@@ -72,15 +72,16 @@ class Router:
             NotFound: no route has this path. MethodNotAllowed: none has it with this method.
             InvalidRequest: a segment does not decode to UTF-8.
         """
+        allowed: set[str] = set()
         for pattern, by_method in self._patterns:
             found = pattern.fullmatch(raw_path)
             if found is None:
                 continue
-            route = by_method.get(method)
-            if route is None:
-                allowed = ", ".join(sorted(by_method))
-                raise MethodNotAllowed(f"{method} is not allowed here; allowed: {allowed}")
-            return route, {name: _decoded(name, value) for name, value in found.groupdict().items()}
+            if method in by_method:
+                return by_method[method], {name: _decoded(name, value) for name, value in found.groupdict().items()}
+            allowed |= by_method.keys()
+        if allowed:
+            raise MethodNotAllowed(f"{method} is not allowed here; allowed: {', '.join(sorted(allowed))}")
         raise NotFound(f"there is no route {method} {raw_path[:200]}")
 
 

@@ -41,6 +41,7 @@ _KNOWN = frozenset(
     OBJECT_STORE BACKLOG_BYTES IDLE_SECS COLD_SECS GC_GRACE_SECS PITR_RETENTION_SECS PITR_SNAPSHOT_RETENTION_SECS
     MAINTENANCE_SECS REQUEST_TIMEOUT_MS MAX_IN_FLIGHT CONTROL_RATE
     ALLOWED_HOSTS ALLOWED_ORIGINS INSECURE SINGLE_NODE DURABILITY LOG_LEVEL
+    VECTOR_MEMORY_BYTES
     AUTH AUTH_KEY AUTH_KEY_PREVIOUS PERSIST_AUTH_KEY PLATFORM_KEY CLUSTER_KEY
     TOOLSETS TOOLS EXCLUDE_TOOLS READ_ONLY
     EMBED_PROVIDER EMBED_URL EMBED_MODEL EMBED_API_KEY EMBED_TIMEOUT_MS
@@ -68,10 +69,14 @@ class Settings:
     profile: str | None = None
     url: str | None = None
     token: str | None = field(default=None, repr=False)
+    platform_key: str | None = field(default=None, repr=False)
+    """What opens the control plane of the node at `url`; that of this node is in `access`."""
     object_store: str | None = None
     """URL; None: the directory `objects` in the data directory."""
     durable: bool = False
     limits: Limits = field(default_factory=lambda: Limits(hot_cap=1_024))
+    vector_memory_bytes: int = 256 << 20
+    """What the vector indexes of the process may hold."""
     max_body_bytes: int = 32 * 1024 * 1024
     request_timeout_s: float = 30.0
     max_in_flight: int = 1_024
@@ -118,9 +123,11 @@ class Settings:
             profile=_name(environ, "MEMOTURN_PROFILE"),
             url=_url(environ),
             token=environ.get("MEMOTURN_TOKEN") or None,
+            platform_key=(environ.get("MEMOTURN_PLATFORM_KEY") or None) if environ.get("MEMOTURN_URL") else None,
             object_store=_object_store(environ),
             durable=_one_of(environ, "MEMOTURN_DURABILITY", "standard", ("standard", "durable")) == "durable",
             limits=_limits(environ, default.limits),
+            vector_memory_bytes=_integer(environ, "MEMOTURN_VECTOR_MEMORY_BYTES", default.vector_memory_bytes, 1 << 20),
             max_body_bytes=_integer(environ, "MEMOTURN_MAX_BODY_BYTES", default.max_body_bytes, 1_024),
             request_timeout_s=_integer(
                 environ, "MEMOTURN_REQUEST_TIMEOUT_MS", round(default.request_timeout_s * 1_000), 1
@@ -163,7 +170,12 @@ def _refuse_unknown(environ: Mapping[str, str]) -> None:
 
 
 def _access(environ: Mapping[str, str]) -> AccessSettings | None:
-    """Half a configuration is refused: a node that was meant to be closed must not start open."""
+    """Half a configuration is refused: a node that was meant to be closed must not start open.
+
+    Who asks a node elsewhere serves nobody and needs none, though the shell may hold that node's variables.
+    """
+    if environ.get("MEMOTURN_URL"):
+        return None
     single_node, persist = (_flag(environ, f"MEMOTURN_{name}") for name in ("SINGLE_NODE", "PERSIST_AUTH_KEY"))
     if _one_of(environ, "MEMOTURN_AUTH", "off", ("off", "on")) == "off":
         for name in KEYS:
@@ -191,7 +203,7 @@ def _limits(environ: Mapping[str, str], default: Limits) -> Limits:
         backlog_bytes=whole("BACKLOG_BYTES", default.backlog_bytes, 1 << 20),
         idle_s=whole("IDLE_SECS", default.idle_s, 1),
         cold_s=whole("COLD_SECS", default.cold_s, 1),
-        grace_s=whole("GC_GRACE_SECS", default.grace_s, 0),
+        grace_s=whole("GC_GRACE_SECS", default.grace_s, 1),
         fine_s=whole("PITR_RETENTION_SECS", default.fine_s, 0),
         snapshots_s=whole("PITR_SNAPSHOT_RETENTION_SECS", default.snapshots_s, 0),
         upkeep_s=whole("MAINTENANCE_SECS", default.upkeep_s, 1),

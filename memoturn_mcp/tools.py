@@ -1,6 +1,6 @@
 """Operations as MCP tools: which are listed, their schemas, a call's arguments and its answer.
 
-A tool's arguments are the operation's request plus the address (`namespace`, `profile`, `branch`); its
+A tool's arguments are the operation's request plus the address (`namespace` and `profile`, or `db`; `branch`); its
 answer is `{"txid", "result"}`, as structured content and as the same compact JSON. Called by `server`.
 """
 
@@ -25,13 +25,14 @@ from memoturn_schemas.json_schema import inlined, request_schema, response_schem
 _ADDRESS: dict[str, dict[str, Any]] = {
     "namespace": {"type": "string", "description": "Who the memories belong to."},
     "profile": {"type": "string", "description": "Whose memories: one user, agent or project."},
-    "branch": {"type": "string", "description": "A branch of the profile; main by default."},
+    "db": {"type": "string", "description": "A database that is no profile: its name, or name@branch."},
+    "branch": {"type": "string", "description": "A branch of it; main by default."},
 }
 _PARTS: dict[Target, tuple[str, ...]] = {
     Target.NODE: (),
     Target.NAMESPACE: ("namespace",),
     Target.PROFILE: ("namespace", "profile", "branch"),
-    Target.DATABASE: ("namespace", "profile", "branch"),
+    Target.DATABASE: ("namespace", "profile", "db", "branch"),
 }
 _FORMAT = {
     "type": "string",
@@ -47,6 +48,8 @@ class Defaults:
 
     namespace: str | None = None
     profile: str | None = None
+    db: str | None = None
+    """Where the credential is for one database that is no profile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,10 +111,10 @@ def _input_schema(operation: Operation, defaults: Defaults) -> dict[str, Any]:
     required = []
     for part in address.keys() & {"namespace", "profile"}:
         default = getattr(defaults, part)
-        if default is None:
-            required.append(part)
-        else:
+        if default is not None:
             address[part]["default"] = default
+        elif "db" not in address:
+            required.append(part)
     properties = {**schema.get("properties", {}), **address}
     if operation.concise is not None:
         properties["response_format"] = _FORMAT
@@ -193,21 +196,34 @@ def _text(value: Any) -> TextContent:
 
 def _address(operation: Operation, arguments: dict[str, Any], defaults: Defaults) -> Address:
     """Take the address out of the arguments."""
-    given: dict[str, str | None] = {}
-    for part in _parts(operation):
-        value = arguments.pop(part, None)
-        if value is None:
-            value = getattr(defaults, part, None)
-        if value is None and part != "branch":
-            raise InvalidRequest(f"{part}: is required; give it, or set MEMOTURN_{part.upper()} for the server")
-        if value is not None and not isinstance(value, str):
-            raise InvalidRequest(f"{part}: should be a string")
-        given[part] = value
+    given = {part: _taken(arguments, part) for part in _parts(operation)}
     if operation.target is Target.NODE:
         return NODE
+    profile = any(given.get(part) is not None for part in ("namespace", "profile"))
+    if "db" in given:
+        if profile and given["db"] is not None:
+            raise InvalidRequest("db: give it, or namespace and profile")
+        database = given["db"] or (None if profile else defaults.db)
+        if database is not None:
+            return Address.of_database(database, given.get("branch"))
     if operation.target is Target.NAMESPACE:
-        return Address.of_namespace(given["namespace"] or "")
-    return Address.of_profile(given["namespace"] or "", given["profile"] or "", given.get("branch"))
+        return Address.of_namespace(_needed("namespace", given, defaults))
+    namespace, profile_name = (_needed(part, given, defaults) for part in ("namespace", "profile"))
+    return Address.of_profile(namespace, profile_name, given.get("branch"))
+
+
+def _taken(arguments: dict[str, Any], part: str) -> str | None:
+    value = arguments.pop(part, None)
+    if value is not None and not isinstance(value, str):
+        raise InvalidRequest(f"{part}: should be a string")
+    return value
+
+
+def _needed(part: str, given: Mapping[str, str | None], defaults: Defaults) -> str:
+    value = given[part] if given[part] is not None else getattr(defaults, part)
+    if value is None:
+        raise InvalidRequest(f"{part}: is required; give it, or set MEMOTURN_{part.upper()} for the server")
+    return str(value)
 
 
 def _detailed(arguments: dict[str, Any]) -> bool:

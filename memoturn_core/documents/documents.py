@@ -34,7 +34,7 @@ from memoturn_storage.handle import Snapshot, Transaction
     toolset="docs",
     request=InsertRequest,
     response=InsertResponse,
-    rest=Rest("POST", "/docs/{collection}/insert", status=201),
+    rest=Rest("POST", "/docs/{collection}/insert", status=201, in_profile=True),
 )
 async def insert(profile: Profile, request: InsertRequest) -> Reply:
     """Keep JSON documents in a collection; call it for structured records that are looked up by their fields."""
@@ -57,7 +57,7 @@ async def insert(profile: Profile, request: InsertRequest) -> Reply:
     toolset="docs",
     request=FindRequest,
     response=FindResponse,
-    rest=Rest("POST", "/docs/{collection}/find"),
+    rest=Rest("POST", "/docs/{collection}/find", in_profile=True),
     read_only=True,
     idempotent=True,
 )
@@ -84,7 +84,7 @@ async def find(profile: Profile, request: FindRequest) -> Reply:
     toolset="docs",
     request=UpdateRequest,
     response=UpdateResponse,
-    rest=Rest("POST", "/docs/{collection}/update"),
+    rest=Rest("POST", "/docs/{collection}/update", in_profile=True),
     destructive=True,
 )
 async def update(profile: Profile, request: UpdateRequest) -> Reply:
@@ -109,7 +109,7 @@ async def update(profile: Profile, request: UpdateRequest) -> Reply:
     toolset="docs",
     request=DeleteRequest,
     response=DeleteResponse,
-    rest=Rest("POST", "/docs/{collection}/delete"),
+    rest=Rest("POST", "/docs/{collection}/delete", in_profile=True),
     destructive=True,
 )
 async def delete(profile: Profile, request: DeleteRequest) -> Reply:
@@ -133,7 +133,7 @@ async def delete(profile: Profile, request: DeleteRequest) -> Reply:
     toolset="docs",
     request=IndexRequest,
     response=IndexResponse,
-    rest=Rest("POST", "/docs/{collection}/indexes", status=201),
+    rest=Rest("POST", "/docs/{collection}/indexes", status=201, in_profile=True),
     idempotent=True,
 )
 async def index(profile: Profile, request: IndexRequest) -> Reply:
@@ -156,7 +156,7 @@ async def index(profile: Profile, request: IndexRequest) -> Reply:
     toolset="docs",
     request=CollectionsRequest,
     response=CollectionsResponse,
-    rest=Rest("GET", "/docs"),
+    rest=Rest("GET", "/docs", in_profile=True),
     read_only=True,
     idempotent=True,
 )

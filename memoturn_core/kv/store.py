@@ -34,7 +34,7 @@ _KEY = "/kv/{ns}/{key}"
     default_tool=True,
     request=KvPutRequest,
     response=KvPutResponse,
-    rest=Rest("PUT", _KEY, profile_path=_KEY, raw_body="value"),
+    rest=Rest("PUT", _KEY, in_profile=True, raw_body="value"),
     destructive=True,
     idempotent=True,
 )
@@ -58,7 +58,7 @@ async def put(profile: Profile, request: KvPutRequest) -> Reply:
     default_tool=True,
     request=KvGetRequest,
     response=KvGetResponse,
-    rest=Rest("GET", _KEY, profile_path=_KEY, raw_reply="value"),
+    rest=Rest("GET", _KEY, in_profile=True, raw_reply="value"),
     read_only=True,
     idempotent=True,
     missing={"found": False},
@@ -83,7 +83,7 @@ async def get(profile: Profile, request: KvGetRequest) -> Reply:
     toolset="kv",
     request=KvKeyRequest,
     response=KvDeleteResponse,
-    rest=Rest("DELETE", _KEY, status=204, profile_path=_KEY),
+    rest=Rest("DELETE", _KEY, status=204, in_profile=True),
     destructive=True,
     idempotent=True,
 )
@@ -101,7 +101,7 @@ async def delete(profile: Profile, request: KvKeyRequest) -> Reply:
     toolset="kv",
     request=KvListRequest,
     response=KvListResponse,
-    rest=Rest("GET", _KEYS, profile_path=_KEYS),
+    rest=Rest("GET", _KEYS, in_profile=True),
     read_only=True,
     idempotent=True,
 )

@@ -28,7 +28,7 @@ _STEPS_BETWEEN_LOOKS = 4_000
     toolset="sql",
     request=QueryRequest,
     response=QueryResponse,
-    rest=Rest("POST", "/sql"),
+    rest=Rest("POST", "/sql", in_profile=True),
     destructive=True,
     durable=True,
 )

@@ -26,7 +26,7 @@ from memoturn_schemas.vectors import (
     toolset="vectors",
     request=VectorUpsertRequest,
     response=VectorUpsertResponse,
-    rest=Rest("POST", "/vectors/{collection}"),
+    rest=Rest("POST", "/vectors/{collection}", in_profile=True),
     destructive=True,
     idempotent=True,
 )
@@ -50,7 +50,7 @@ async def upsert(profile: Profile, request: VectorUpsertRequest) -> Reply:
     toolset="vectors",
     request=VectorSearchRequest,
     response=VectorSearchResponse,
-    rest=Rest("POST", "/vectors/{collection}/search"),
+    rest=Rest("POST", "/vectors/{collection}/search", in_profile=True),
     read_only=True,
     idempotent=True,
 )
@@ -72,7 +72,7 @@ async def search(profile: Profile, request: VectorSearchRequest) -> Reply:
     toolset="vectors",
     request=VectorDeleteRequest,
     response=VectorDeleteResponse,
-    rest=Rest("DELETE", "/vectors/{collection}/{id}", status=204),
+    rest=Rest("DELETE", "/vectors/{collection}/{id}", status=204, in_profile=True),
     destructive=True,
     idempotent=True,
 )
@@ -92,7 +92,7 @@ async def delete(profile: Profile, request: VectorDeleteRequest) -> Reply:
     toolset="vectors",
     request=VectorCollectionsRequest,
     response=VectorCollectionsResponse,
-    rest=Rest("GET", "/vectors"),
+    rest=Rest("GET", "/vectors", in_profile=True),
     read_only=True,
     idempotent=True,
 )

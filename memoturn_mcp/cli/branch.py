@@ -138,9 +138,9 @@ def _run(name: str, arguments: Mapping[str, Any], reach: Reach, output: Format |
 
 
 def _addressed(reach: Reach) -> Address:
-    from memoturn_mcp.cli.reach import addressed, settings_for
+    from memoturn_mcp.cli.reach import addressed, settings_of
 
-    return addressed(reach, settings_for(reach))
+    return addressed(reach, settings_of(url=reach.url, data_dir=reach.data_dir))
 
 
 def _called(address: Address) -> str:

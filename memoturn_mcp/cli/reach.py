@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from memoturn_core.access.settings import VARIABLES as KEYS
 from memoturn_core.address import NODE, Address
 from memoturn_core.caller import LOCAL
 from memoturn_core.door import Door, RemoteDoor
@@ -45,7 +44,6 @@ _NODE_IS_DOWN = (
     "is the node running? `memoturn serve` starts one; without --url and MEMOTURN_URL the memories are those of"
     " this machine"
 )
-_PLATFORM_KEY = "MEMOTURN_PLATFORM_KEY"
 
 
 def settings_of(
@@ -53,11 +51,8 @@ def settings_of(
     url: str | None = None,
     data_dir: str | None = None,
     listen: str | None = None,
-    ignore: tuple[str, ...] = (),
 ) -> Settings:
     """The environment's settings; flags win. A data directory that is asked for wins over MEMOTURN_URL.
-
-    Variables to `ignore` are not looked at where a node elsewhere is meant.
 
     Raises:
         InvalidRequest: names the flag or the variable.
@@ -73,8 +68,6 @@ def settings_of(
         if not flags[flag]:
             raise InvalidRequest(f"{flag}: must not be empty")
         environ[variable] = flags[flag] or ""
-    if environ.get("MEMOTURN_URL"):
-        environ = {name: value for name, value in environ.items() if name not in ignore}
     try:
         return Settings.from_environment(environ)
     except InvalidRequest as error:
@@ -110,7 +103,7 @@ def run(reach: Reach, work: Callable[[Ask], Awaitable[Reply]], *, mints: bool = 
     Raises:
         MemoturnError: with hints as its notes where more is known than its kind says.
     """
-    settings = settings_for(reach)
+    settings = settings_of(url=reach.url, data_dir=reach.data_dir)
     one = addressed(reach, settings)
 
     from memoturn_mcp.opening import local_door, open_authority, open_node  # take longest to import
@@ -119,7 +112,7 @@ def run(reach: Reach, work: Callable[[Ask], Awaitable[Reply]], *, mints: bool = 
 
     def opened() -> Door:
         if settings.url is not None:
-            return RemoteDoor(settings.url, settings.token, os.environ.get(_PLATFORM_KEY) or None)
+            return RemoteDoor(settings.url, settings.token, settings.platform_key)
         # One command is one caller: the engine needs no threads.
         alone = replace(settings, limits=replace(settings.limits, threads=0))
         signs = mints and settings.access is not None
@@ -136,7 +129,7 @@ def run(reach: Reach, work: Callable[[Ask], Awaitable[Reply]], *, mints: bool = 
                 return await door.call(operation, _part(one, operation), arguments)
             except Unauthorized as error:
                 if operation.control:
-                    error.add_note(f"{_PLATFORM_KEY} holds the key that opens the node's control plane")
+                    error.add_note("MEMOTURN_PLATFORM_KEY holds the key that opens the node's control plane")
                 raise
 
         try:
@@ -164,15 +157,6 @@ def _part(address: Address, operation: Operation) -> Address:
     return Address.of_namespace(address.namespace or "") if operation.target is Target.NAMESPACE else address
 
 
-def settings_for(reach: Reach) -> Settings:
-    """The settings of a command. What is about the keys of a node means nothing to one that asks a node elsewhere.
-
-    Raises:
-        InvalidRequest: names the flag or the variable.
-    """
-    return settings_of(url=reach.url, data_dir=reach.data_dir, ignore=("MEMOTURN_AUTH", *KEYS))
-
-
 def run_beside(reach: Reach, work: Callable[[Node, Address], Reply]) -> Reply:
     """Do `work` on this machine's object store itself, beside every node that may be using it.
 
@@ -181,7 +165,7 @@ def run_beside(reach: Reach, work: Callable[[Node, Address], Reply]) -> Reply:
     Raises:
         InvalidRequest: the memories are those of a node elsewhere.
     """
-    settings = settings_for(reach)
+    settings = settings_of(url=reach.url, data_dir=reach.data_dir)
     if settings.url is not None:
         flag = "MEMOTURN_URL" if reach.url is None else "--url"
         raise InvalidRequest(

@@ -135,11 +135,14 @@ def _uuid(node: Node, address: Address) -> str:
     # Not by the catalogue itself, which would note in its index on this machine what it finds.
     key = f"{NAMES_PREFIX}{address.database}"
     try:
-        return Entry.decode(node.store.get(key).data, key).uuid
+        entry = Entry.decode(node.store.get(key).data, key)
     except ObjectMissing:
         missing = DatabaseNotFound(f"the object store has no database {address.database}")
         missing.add_note("MEMOTURN_OBJECT_STORE names the object store; without it, it is in the data directory")
         raise missing from None
+    if not entry.exists(node.ambient.now_ms()):
+        raise DatabaseNotFound(f"the database {address.database} was deleted")
+    return entry.uuid
 
 
 def _plan(manifest: Manifest, txid: int, whole: bool) -> Plan:

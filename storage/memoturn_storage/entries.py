@@ -15,7 +15,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import orjson
 
@@ -70,10 +70,11 @@ class Entry:
             entry = cls(**orjson.loads(data))
             if name_key(entry.name) != key or not _UUID.fullmatch(entry.uuid):
                 raise ValueError("it is not that of this name")
-            for number in (entry.created_at, entry.ttl_at, entry.deleted_at, entry.revision):
-                if number is not None and type(number) is not int:
-                    raise ValueError("a number in it is none")
-            if type(entry.live) is not bool or entry.durability not in get_args(Durability):
+            numbers: list[Any] = [entry.created_at, entry.ttl_at, entry.deleted_at, entry.revision]
+            if any(number is not None and type(number) is not int for number in numbers):
+                raise ValueError("a number in it is none")
+            states: tuple[Any, Any] = (entry.live, entry.durability)
+            if type(states[0]) is not bool or states[1] not in get_args(Durability):
                 raise ValueError("a state in it is none")
         except (ValueError, TypeError) as error:
             raise Internal(f"the catalogue's entry {key} is damaged: {error!r}") from error

@@ -284,6 +284,7 @@ class Handle:
         # SQLite counts changed rows; a statement that only changes the schema shows in the schema's version.
         if changed or _integer(connection, "PRAGMA schema_version") != tables_before:
             txid = _integer(connection, "UPDATE __memoturn_txid SET txid = txid + 1 RETURNING txid")
+            self._settled = None  # until the caches are brought forward
             connection.execute("COMMIT")
             if self._tail is not None:
                 self._tail.note(txid, self._frames, self._ambient.now_ms())
@@ -300,7 +301,6 @@ class Handle:
             job.future.set_result(result)
 
     def _bring_caches_forward(self, txid: int, transactions: Sequence[Transaction]) -> None:
-        self._settled = None
         self._caches = {key: entry for key, entry in self._caches.items() if entry.txid == txid - 1}
         for transaction in transactions:
             for key, change in transaction.maintenance:

@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from memoturn_schemas.errors import AlreadyExists, Unavailable
+from memoturn_schemas.errors import AlreadyExists, BranchNotFound, Unavailable
 from memoturn_storage.ambient import Ambient
 from memoturn_storage.branch import Branch, Fenced, Shipment
 from memoturn_storage.errors import translate
@@ -269,8 +269,11 @@ class Publisher:
 
     def _link(self, branch: Branch, link: Callable[[Manifest], Manifest]) -> Held:
         held = branch.held or self._manifests.read(branch.ref)
-        if held is not None:
-            return self._manifests.update(held, link)
+        try:
+            if held is not None:
+                return self._manifests.update(held, link)
+        except BranchNotFound as error:
+            raise Fenced(f"the branch {branch.ref.branch} was deleted") from error
         if branch.tail.shipped:
             raise Fenced(f"the branch {branch.ref.branch} is no more")
         first = Manifest(

@@ -71,7 +71,7 @@ class Upkeep:
 
     Args:
         directory: where the databases' files lie.
-        databases: the uuids of all databases that the node knows of.
+        catalog: the databases that the node knows of; those whose time has run out are deleted.
         sweep: what has expired in a branch, and its removal.
     """
 
@@ -83,7 +83,7 @@ class Upkeep:
         drill: Drill,
         leases: Leases,
         directory: Path,
-        databases: Callable[[], Sequence[str]],
+        catalog: Catalog,
         sweep: Sweep,
         ambient: Ambient,
         limits: Limits,
@@ -94,21 +94,16 @@ class Upkeep:
         self._drill = drill
         self._leases = leases
         self._directory = directory
-        self._databases = databases
         self._sweep = sweep
         self._ambient = ambient
         self._limits = limits
-        self._catalog: Catalog | None = None
+        self._catalog = catalog
         self._cursor = 0
         self._found: set[BranchRef] | None = None
         self._passes = 0
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.stats = UpkeepStats()
-
-    def attend(self, catalog: Catalog) -> None:
-        """From now on end the databases of this catalogue whose time has run out, and finish their deletions."""
-        self._catalog = catalog
 
     def start(self) -> None:
         """Do it in a thread of its own from now on."""
@@ -158,7 +153,7 @@ class Upkeep:
         for ref in self._branching.expired():
             with suppress(OwnedElsewhere):  # its owner removes it
                 self._branching.delete(ref)
-        for entry in [] if self._catalog is None else self._catalog.due():
+        for entry in self._catalog.due():
             self._attempt("expired database", partial(self._delete, entry))
 
     def heavy_pass(self) -> None:
@@ -172,7 +167,7 @@ class Upkeep:
                 self._attempt("upkeep of a database", partial(self.tend, uuid))
                 if self._stop.is_set():
                     return
-            for uuid in [] if self._catalog is None else self._catalog.marks():
+            for uuid in self._catalog.marks():
                 self._attempt("upkeep of a deleted database", partial(self._clear, uuid))
             self.cool()
             self.try_a_restore()
@@ -197,12 +192,10 @@ class Upkeep:
         self._count(self._collector.collect(uuid))
 
     def _delete(self, entry: Entry) -> None:
-        assert self._catalog is not None  # noqa: S101 - it has named the entry
         with suppress(OwnedElsewhere):  # its owner deletes it
             deletion.delete(self._catalog, self._branching, entry)
 
     def _clear(self, uuid: str) -> None:
-        assert self._catalog is not None  # noqa: S101 - it has named the uuid
         report = deletion.clear(self._catalog, self._branching, self._engine.manifests, self._collector, uuid)
         if report is not None:
             self._count(report)
@@ -230,7 +223,7 @@ class Upkeep:
 
     def _discard_if_gone(self, ref: BranchRef) -> bool:
         """Remove what this machine still has of a database that was deleted elsewhere; whether it was."""
-        if self._catalog is None or not deletion.is_gone(self._catalog, self._engine.manifests, ref.uuid):
+        if not deletion.is_gone(self._catalog, self._engine.manifests, ref.uuid):
             return False
         with suppress(NotFound):  # then it is removed by the attempt to open it
             self._engine.exclusive(ref, lambda branch: self._engine.sleep(branch, discard=True)).result()
@@ -239,7 +232,7 @@ class Upkeep:
 
     def try_a_restore(self) -> None:
         """Drill one branch of one database, whichever chance picks."""
-        uuids = self._databases()
+        uuids = self._uuids()
         refs = self._engine.manifests.refs(self._any(uuids)) if uuids else []
         if not refs:
             return
@@ -254,6 +247,9 @@ class Upkeep:
             ref = result.ref
             log.error("a restore drill failed", database=ref.uuid, branch=ref.branch, problem=result.problem)
 
+    def _uuids(self) -> list[str]:
+        return [entry.uuid for entry in self._catalog.with_prefix("")]
+
     def _any(self, choices: Sequence[T]) -> T:
         return choices[int.from_bytes(self._ambient.token(8)) % len(choices)]
 
@@ -261,7 +257,7 @@ class Upkeep:
 
     def _visited(self) -> list[str]:
         changed = self._engine.publisher.take_changed()
-        uuids = self._databases()
+        uuids = self._uuids()
         start = self._cursor if self._cursor < len(uuids) else 0
         self._cursor = start + _SLICE
         return sorted(changed | set(uuids[start : self._cursor]))

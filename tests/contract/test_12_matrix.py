@@ -25,27 +25,28 @@ EITHER = f"(?:{PROFILE}|{DATABASE})"
 # Method and path of what needs less than admin; all other shapes are admin (131).
 READ = [
     f"GET {EITHER}/kv/.*",
-    f"POST {DATABASE}/docs/[^/]*/find",
+    f"POST {EITHER}/docs/[^/]*/find",
     f"POST {EITHER}/.*search",
     f"GET ({PROFILE}/sessions|{DATABASE}/memory)/[^/]*/turns",
     f"POST {PROFILE}/(recall|ask)",
     f"GET {PROFILE}/(memories/[^/]*|sessions|policy|erasures.*)",
-    f"POST {DATABASE}/sql",
+    f"POST {EITHER}/sql",
     "GET " + r"/v1/memory/\{namespace\}",
     # Beyond the contract.
-    f"GET {DATABASE}/(docs|vectors|storage)",
+    f"GET {EITHER}/(docs|vectors)",
+    f"GET {DATABASE}/storage",
     "DELETE " + r"/v1/tokens/\{jti\}",
 ]
 WRITE = [
     f"(PUT|DELETE) {EITHER}/kv/.*",
-    f"POST {DATABASE}/docs/[^/]*/(insert|update|delete|indexes)",
-    f"POST {DATABASE}/vectors/[^/]*",
+    f"POST {EITHER}/docs/[^/]*/(insert|update|delete|indexes)",
+    f"POST {EITHER}/vectors/[^/]*",
     f"POST ({PROFILE}/sessions|{DATABASE}/memory)/[^/]*/turns",
     f"POST {DATABASE}/sync",
     f"POST {PROFILE}/(memories|extract|erasures)",
     f"DELETE {PROFILE}/(memories|sessions)/[^/]*",
     # Beyond the contract.
-    f"DELETE {DATABASE}/vectors/[^/]*/[^/]*",
+    f"DELETE {EITHER}/vectors/[^/]*/[^/]*",
 ]
 OPEN = ["GET /v1/health"]
 OWN = [

@@ -96,7 +96,6 @@ class Machine:
         return [entry["name"] for entry in self.call("list_databases", limit=1_000)["databases"]]
 
     def upkeep(self) -> None:
-        self.node.upkeep.attend(self.node.catalog)
         self.node.upkeep.light_pass()
         self.node.upkeep.heavy_pass()
 
