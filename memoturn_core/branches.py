@@ -39,6 +39,7 @@ from memoturn_storage.branching import Moment
     request=BranchCreateRequest,
     response=BranchCreated,
     rest=Rest("POST", "/branches", status=201, also_at="/v1/databases/{db}"),
+    conflicts=True,
     whole_database=True,
 )
 async def create(profile: Profile, request: BranchCreateRequest) -> Reply:
@@ -133,6 +134,7 @@ async def delete(profile: Profile, request: BranchRequest) -> Reply:
     request=CheckpointRequest,
     response=Checkpointed,
     rest=Rest("POST", "/branches/{branch}/checkpoint", also_at="/v1/databases/{db}"),
+    conflicts=True,
     idempotent=True,
     whole_database=True,
 )
@@ -156,6 +158,7 @@ async def checkpoint(profile: Profile, request: CheckpointRequest) -> Reply:
     request=RewindRequest,
     response=Rewound,
     rest=Rest("POST", "/branches/{branch}/rewind", also_at="/v1/databases/{db}"),
+    conflicts=True,
     destructive=True,
     whole_database=True,
 )
@@ -179,6 +182,7 @@ async def rewind(profile: Profile, request: RewindRequest) -> Reply:
     request=PromoteRequest,
     response=Promoted,
     rest=Rest("POST", "/branches/{branch}/promote", also_at="/v1/databases/{db}"),
+    conflicts=True,
     destructive=True,
     whole_database=True,
 )

@@ -51,6 +51,7 @@ _FRESHEN_S = 0.1
     request=DatabaseCreateRequest,
     response=DatabaseEntry,
     rest=Rest("POST", "/databases", status=201),
+    conflicts=True,
     control=True,
 )
 async def create(node: Node, request: DatabaseCreateRequest) -> Reply:

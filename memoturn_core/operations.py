@@ -137,6 +137,8 @@ class Declaration:
     open_world: bool = False
     durable: bool = False
     """Whether a request may ask that it is acknowledged only once it is shipped; others ignore it."""
+    conflicts: bool = False
+    """Whether it may meet a name that is taken, or a state that does not allow it."""
     whole_database: bool = False
     """Whether it is about all branches of a database, so that a branch in the address means nothing."""
     asleep: bool = False

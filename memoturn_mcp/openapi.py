@@ -133,13 +133,6 @@ _SECURITY_SCHEMES: dict[str, Schema] = {
         "description": "What nodes show each other; opens everything.",
     },
 }
-_MAKES_OR_MOVES = frozenset(
-    {
-        *("provision_database", "branch_create", "branch_checkpoint", "branch_rewind", "branch_promote"),
-        *("docs_insert", "docs_index"),
-    }
-)
-"""The operations that may meet a name that is taken or a state that does not allow them."""
 
 
 @cache
@@ -295,7 +288,7 @@ def _statuses(route: Route) -> list[int]:
         statuses.add(502)
     if any(name not in _ADDRESS for name in route.parameters):
         statuses.add(404)
-    if operation.name in _MAKES_OR_MOVES or "as_of" in operation.request.model_fields:
+    if operation.conflicts or "as_of" in operation.request.model_fields:
         statuses.add(409)
     if route.rest.has_body:
         statuses.add(413)

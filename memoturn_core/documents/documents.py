@@ -35,6 +35,7 @@ from memoturn_storage.handle import Snapshot, Transaction
     request=InsertRequest,
     response=InsertResponse,
     rest=Rest("POST", "/docs/{collection}/insert", status=201, in_profile=True),
+    conflicts=True,
 )
 async def insert(profile: Profile, request: InsertRequest) -> Reply:
     """Keep JSON documents in a collection; call it for structured records that are looked up by their fields."""
@@ -134,6 +135,7 @@ async def delete(profile: Profile, request: DeleteRequest) -> Reply:
     request=IndexRequest,
     response=IndexResponse,
     rest=Rest("POST", "/docs/{collection}/indexes", status=201, in_profile=True),
+    conflicts=True,
     idempotent=True,
 )
 async def index(profile: Profile, request: IndexRequest) -> Reply:

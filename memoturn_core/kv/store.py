@@ -6,7 +6,7 @@ from memoturn_core.kv import rows
 from memoturn_core.kv.cache import KvCache
 from memoturn_core.operations import Reply, Rest, Scope, Target, operation
 from memoturn_core.profiles import Profile
-from memoturn_schemas.errors import NotFound
+from memoturn_schemas.errors import NotFound, RequestTimeout
 from memoturn_schemas.kv import (
     KvDeleteResponse,
     KvGetRequest,
@@ -20,6 +20,9 @@ from memoturn_schemas.kv import (
     key_of,
 )
 from memoturn_storage.handle import Transaction
+
+_LARGE = 1 << 20
+"""Bytes of a value that take some 10 ms to write."""
 
 _KEYS = "/kv/{ns}"
 _KEY = "/kv/{ns}/{key}"
@@ -42,10 +45,12 @@ async def put(profile: Profile, request: KvPutRequest) -> Reply:
     """Keep a value under an exact key, replacing what is there; call it for state to read back by that key."""
 
     def work(transaction: Transaction) -> None:
+        if transaction.hurried:
+            raise RequestTimeout("a large value is written where fewer wait for it")
         expires_at = None if request.ttl is None else transaction.ambient.now_ms() + 1_000 * request.ttl
         rows.put(transaction, request.ns, request.key, request.value, expires_at)
 
-    done = await profile.write(work)
+    done = await profile.write(work, long=len(request.value) > _LARGE)
     return Reply(KvPutResponse(txid=done.txid), done.txid)
 
 

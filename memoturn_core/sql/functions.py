@@ -46,6 +46,8 @@ WEIGHT = {"like": 32, "glob": 32} | {f"{kind}_{name}": 16 for kind in ("json", "
 
 WEIGHT_LIMIT = 512
 """Of all calls that a statement has in its text, views and triggers included: they may run without a pause."""
+HURRIED_WEIGHT_LIMIT = 64
+"""Where others wait for the statement."""
 
 _PRODUCTS = {
     ("instr", 2): 1 << 32,

@@ -19,7 +19,7 @@ import apsw
 
 from memoturn_core.sql import functions
 from memoturn_core.sql.text import is_reserved
-from memoturn_schemas.errors import Forbidden, InvalidRequest
+from memoturn_schemas.errors import Forbidden, InvalidRequest, RequestTimeout
 
 _ON_NAMES = frozenset(
     {
@@ -99,6 +99,7 @@ class Guard:
 
     def __init__(self) -> None:
         self._watching = False
+        self._hurried = False
         # While SQLite is at a pragma that makes it compile statements of its own, over every table.
         self._trusting = False
         self._changes_schema = False
@@ -118,9 +119,10 @@ class Guard:
         return guard
 
     @contextmanager
-    def watching(self) -> Iterator[None]:
-        """While a user's statements run."""
+    def watching(self, *, hurried: bool) -> Iterator[None]:
+        """While a user's statements run; `hurried` where others wait for them, and heavy ones belong elsewhere."""
         self._watching = True
+        self._hurried = hurried
         try:
             yield
         finally:
@@ -193,6 +195,8 @@ class Guard:
             self._weight += functions.WEIGHT.get(name, 1)
             if self._weight > functions.WEIGHT_LIMIT:
                 raise InvalidRequest("the statement calls too many functions")
+            if self._hurried and self._weight > functions.HURRIED_WEIGHT_LIMIT:
+                raise RequestTimeout("the statement may take long")
             return
         raise Forbidden(f"the function {name} cannot be called")
 

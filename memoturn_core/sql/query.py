@@ -48,12 +48,16 @@ async def query(profile: Profile, request: QueryRequest) -> Reply:
     if profile.address.may_create and not profile.exists():
         writes = await profile.node.wait_for(lambda: _rehearse(batch, profile.node.ambient))
     if not writes:
-        read = await profile.read(lambda snapshot: run(snapshot.connection, batch, writing=False), long=True)
+        read = await profile.read(
+            lambda snapshot: run(snapshot.connection, batch, writing=False, hurried=snapshot.hurried), long=True
+        )
         if read.value is not None:
             return Reply(QueryResponse(results=read.value, txid=read.txid), read.txid)
     if profile.scope < Scope.WRITE:
         raise Forbidden("stmts: a statement that is not read-only needs scope write")
-    written = await profile.write(lambda transaction: run(transaction.connection, batch, writing=True), long=True)
+    written = await profile.write(
+        lambda transaction: run(transaction.connection, batch, writing=True, hurried=transaction.hurried), long=True
+    )
     return Reply(QueryResponse(results=written.value or [], txid=written.txid), written.txid)
 
 

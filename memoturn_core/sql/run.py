@@ -49,17 +49,20 @@ class _Mutates(Exception):
     """A statement is not read-only."""
 
 
-def run(connection: apsw.Connection, batch: Sequence[Statement], *, writing: bool) -> list[QueryResult] | None:
+def run(
+    connection: apsw.Connection, batch: Sequence[Statement], *, writing: bool, hurried: bool = False
+) -> list[QueryResult] | None:
     """What each statement answers; without `writing`, None as soon as one is met that is not read-only.
 
     Raises:
+        RequestTimeout: others wait (`hurried`), and a statement may take long without a pause.
         Forbidden: a statement touches what it may not.
         InvalidRequest: a statement fails, or takes or answers too much.
         apsw.Error: the time budget ran out, or the machine is in the way.
     """
-    running = _Running(connection, writing)
+    running = _Running(connection, writing, hurried)
     try:
-        with running.guard.watching(), bounded(connection, writing=writing):
+        with running.guard.watching(hurried=hurried), bounded(connection, writing=writing):
             results = [running.run(index, statement) for index, statement in enumerate(batch)]
     except _Mutates:
         return None
@@ -74,12 +77,13 @@ def run(connection: apsw.Connection, batch: Sequence[Statement], *, writing: boo
 class _Running:
     """A batch on its way."""
 
-    def __init__(self, connection: apsw.Connection, writing: bool) -> None:
+    def __init__(self, connection: apsw.Connection, writing: bool, hurried: bool) -> None:
         self.guard = Guard.of(connection)
         self.cursor = connection.cursor()
         self.cursor.exec_trace = self._compiled
         self._connection = connection
         self._writing = writing
+        self._hurried = hurried
         self._bytes = 0
         self._text = ""
         self._names: set[str] = set()
@@ -117,8 +121,8 @@ class _Running:
         self._text = text
         self._names.clear()
         self.guard.begin()
-        # The guard has to see a pragma each time.
-        can_cache = "pragma" not in text.lower()
+        # The guard has to see a pragma each time. What was compiled elsewhere may be too heavy where others wait.
+        can_cache = self._hurried and "pragma" not in text.lower()
         for row in self.cursor.execute(text, given, can_cache=can_cache, prepare_flags=_USERS):
             if self._lists_tables and is_reserved(row[1]):
                 continue

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field
@@ -10,12 +9,11 @@ from typing_extensions import TypedDict
 
 from memoturn_schemas.common import Count, RequestModel, check_json
 from memoturn_schemas.moment import Moment
+from memoturn_schemas.names import CollectionName
 
 INTEGER_MIN, INTEGER_MAX = -(2**63), 2**63 - 1
 BATCH_LIMIT = 1_000
 ID_BYTES = 1_024
-
-_COLLECTION = re.compile("[A-Za-z0-9_-]{1,64}")
 
 
 def check_value(value: Any) -> Any:
@@ -45,12 +43,6 @@ def _place(value: Any, wanted: int) -> str:
     return f" (at {place})" if place else ""
 
 
-def _check_collection(value: str) -> str:
-    if not _COLLECTION.fullmatch(value):
-        raise ValueError("must be 1-64 of [A-Za-z0-9_-]")
-    return value
-
-
 def _check_document(document: dict[str, Any]) -> dict[str, Any]:
     check_value(document)
     if "_id" in document:
@@ -62,17 +54,12 @@ def _check_document(document: dict[str, Any]) -> dict[str, Any]:
     return document
 
 
-Collection = Annotated[
-    str,
-    AfterValidator(_check_collection),
-    Field(description="A collection's name: 1-64 of [A-Za-z0-9_-]; case matters."),
-]
 Document = Annotated[dict[str, Any], AfterValidator(_check_document)]
 Filter = Annotated[dict[str, Any], AfterValidator(check_value)]
 
 
 class InsertRequest(RequestModel):
-    collection: Collection
+    collection: CollectionName
     docs: Annotated[list[Document], Field(max_length=BATCH_LIMIT)]
     """JSON objects, at most 1 000; all are kept or none. Without a string `_id` they get one."""
 
@@ -85,7 +72,7 @@ class InsertResponse(TypedDict):
 
 
 class FindRequest(RequestModel):
-    collection: Collection
+    collection: CollectionName
     filter: Filter = Field(default_factory=dict)
     """{path: value} or {path: {operator: value}}, paths as a.b.0. Operators: $eq $ne $gt $gte $lt $lte $in $nin
     $exists $not; on top $and $or $not. All match if left out."""
@@ -105,7 +92,7 @@ class FindResponse(TypedDict):
 
 
 class UpdateRequest(RequestModel):
-    collection: Collection
+    collection: CollectionName
     filter: Filter
     """Which documents, as in docs_find; {} is all."""
     update: Annotated[dict[str, Any], AfterValidator(check_value)]
@@ -122,7 +109,7 @@ class UpdateResponse(TypedDict):
 
 
 class DeleteRequest(RequestModel):
-    collection: Collection
+    collection: CollectionName
     filter: Filter
     """Which documents, as in docs_find; {} is all."""
     multi: bool = False
@@ -135,7 +122,7 @@ class DeleteResponse(TypedDict):
 
 
 class IndexRequest(RequestModel):
-    collection: Collection
+    collection: CollectionName
     path: Annotated[str, AfterValidator(check_json)]
     """What filters ask for, as a.b.0."""
 

@@ -55,3 +55,7 @@ SessionId = Annotated[
 ]
 
 BranchName = Annotated[str, AfterValidator(check_branch), Field(description=f"{BRANCH_RULE}.")]
+
+CollectionName = Annotated[
+    str, AfterValidator(check_branch), Field(description=f"A collection's name: {BRANCH_RULE}; case matters.")
+]

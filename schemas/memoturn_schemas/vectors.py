@@ -9,7 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 from typing_extensions import TypedDict
 
 from memoturn_schemas.common import Count, Embedding, RequestModel
-from memoturn_schemas.documents import Collection
+from memoturn_schemas.names import CollectionName
 
 BATCH_LIMIT = 1_000
 ID_BYTES = 1_024
@@ -48,8 +48,9 @@ class VectorItem(RequestModel):
 class VectorUpsertRequest(RequestModel):
     """One vector by `id` and `embedding`, or `vectors`."""
 
-    collection: Collection
+    collection: CollectionName
     id: VectorId | None = None
+    """Any text up to 1 024 bytes; a vector that has it already is replaced."""
     embedding: Direction | None = None
     """The vector, not all zeros."""
     vectors: Annotated[list[VectorItem], Field(min_length=1, max_length=BATCH_LIMIT)] | None = None
@@ -79,7 +80,7 @@ class VectorUpsertResponse(TypedDict):
 
 
 class VectorSearchRequest(RequestModel):
-    collection: Collection
+    collection: CollectionName
     vector: Direction
     """What to look near to, not all zeros."""
     k: Count = 10
@@ -99,7 +100,7 @@ class VectorSearchResponse(TypedDict):
 
 
 class VectorDeleteRequest(RequestModel):
-    collection: Collection
+    collection: CollectionName
     id: VectorId
 
 

@@ -57,8 +57,18 @@ class _Cached:
 class Snapshot:
     """One consistent state of a database, for the length of one read."""
 
-    def __init__(self, connection: apsw.Connection, txid: int, ambient: Ambient, caches: dict[_Key, _Cached]) -> None:
+    def __init__(
+        self,
+        connection: apsw.Connection,
+        txid: int,
+        ambient: Ambient,
+        caches: dict[_Key, _Cached],
+        *,
+        hurried: bool = False,
+    ) -> None:
         self.connection = connection
+        self.hurried = hurried
+        """Whether others wait for it, and what would take long is better refused (`RequestTimeout`)."""
         self.txid = txid
         self.ambient = ambient
         self._caches = caches
@@ -77,8 +87,10 @@ class Snapshot:
 class Transaction:
     """One job's part of a group commit."""
 
-    def __init__(self, connection: apsw.Connection, ambient: Ambient) -> None:
+    def __init__(self, connection: apsw.Connection, ambient: Ambient, *, hurried: bool = False) -> None:
         self.connection = connection
+        self.hurried = hurried
+        """As of a `Snapshot`."""
         self.ambient = ambient
         self.maintenance: list[tuple[_Key, Callable[[Any], None]]] = []
 
@@ -202,7 +214,9 @@ class Handle:
             with self._budget(job):
                 connection = self._begin_reading()
                 txid = _txid(connection)
-                value = job.work(Snapshot(connection, txid, self._ambient, self._caches))
+                value = job.work(
+                    Snapshot(connection, txid, self._ambient, self._caches, hurried=job.slice_s is not None)
+                )
                 self._settled = txid if connection is self._connection else None
         except Exception as error:  # noqa: BLE001 - every failure of a job is its caller's to hear
             fail(job, error)
@@ -266,7 +280,7 @@ class Handle:
         done: list[tuple[WriteJob, Any, Transaction]] = []
         changed = False
         for position, job in enumerate(jobs):
-            transaction = Transaction(connection, self._ambient)
+            transaction = Transaction(connection, self._ambient, hurried=job.slice_s is not None)
             changes_before = connection.total_changes()
             connection.execute("SAVEPOINT job")
             try:

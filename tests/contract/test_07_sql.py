@@ -582,3 +582,10 @@ def test_memories_are_recalled_and_kept_beside_a_users_tables(live):
     assert sql("INSERT INTO zebra VALUES (1)").json()["txid"] == 4
     assert len(memory.found(query="zebra")) == 2
     assert sql("PRAGMA integrity_check").json()["results"][0]["rows"] == [["ok"]]
+
+
+def test_a_heavy_statement_is_answered_beside_those_that_are_not(db):
+    sums = " + ".join(["('a' LIKE 'a')"] * 10)
+    assert db.rows(f"SELECT {sums}") == [[10]]
+    db.run("CREATE TABLE heavy (total INTEGER)", f"INSERT INTO heavy SELECT {sums}")
+    assert db.rows("SELECT total FROM heavy") == [[10]]

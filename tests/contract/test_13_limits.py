@@ -136,7 +136,7 @@ def test_item_143_there_are_no_cors_headers(live):
     assert live.http.request("OPTIONS", "/v1/databases", headers=asked).status_code == 405
 
 
-def test_item_142_a_budget_of_time_is_each_requests_own(tmp_path):
+def test_item_143_a_budget_of_time_is_each_requests_own(tmp_path):
     """A body that comes slowly uses its own request's time and nobody else's."""
     with serve(tmp_path, request_timeout_s=0.5) as live:
         memory = live.memory()

@@ -22,6 +22,8 @@ DEFAULT_TOOLS = [
     "memory_forget",
     "memory_append",
     "memory_window",
+    "kv_put",
+    "kv_get",
     "branch_create",
     "branch_checkpoint",
     "branch_rewind",
@@ -90,7 +92,7 @@ def test_every_tool_is_described_annotated_and_closed_to_unknown_arguments(tmp_p
         (["--toolsets", "transcript"], {"memory_append", "memory_window", "memory_search"}),
         (["--tools", "memory_recall,health_check"], {"memory_recall", "health_check"}),
         (["--exclude-tools", "memory_forget,memory_append"], set(DEFAULT_TOOLS) - {"memory_forget", "memory_append"}),
-        (["--read-only"], {"memory_recall", "memory_get", "memory_window", "health_check"}),
+        (["--read-only"], {"memory_recall", "memory_get", "memory_window", "kv_get", "health_check"}),
         (["--toolsets", "transcript", "--read-only"], {"memory_window", "memory_search"}),
     ],
 )
@@ -116,7 +118,8 @@ def test_an_unknown_toolset_is_refused_at_the_start(tmp_path):
         [*COMMAND, "--toolsets", "memroy"], capture_output=True, text=True, env=environment(tmp_path), check=False
     )
     assert done.returncode == 2
-    assert "there is no toolset 'memroy'; there are all, branches, default, health, memory, transcript" in done.stderr
+    toolsets = "admin, all, branches, default, docs, health, kv, memory, sql, transcript, vectors"
+    assert f"there is no toolset 'memroy'; there are {toolsets}" in done.stderr
     assert done.stdout == ""
 
 
@@ -318,7 +321,7 @@ def test_a_call_without_arguments_is_told_what_is_missing(tmp_path):
 def test_a_setting_that_cannot_be_honoured_stops_the_server_before_it_serves(tmp_path):
     for variable, value, says in (
         ("MEMOTURN_DATADIR", "x", "did you mean MEMOTURN_DATA_DIR?"),
-        ("MEMOTURN_AUTH", "on", "no access tokens yet"),
+        ("MEMOTURN_AUTH", "on", "MEMOTURN_PLATFORM_KEY: must be set"),
         ("MEMOTURN_HOT_CAP", "many", "must be a whole number"),
     ):
         done = subprocess.run(

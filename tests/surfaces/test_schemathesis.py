@@ -29,7 +29,7 @@ from contract.live_node import Live, fact, serve
 from memoturn_mcp import openapi
 from memoturn_mcp.routes import all_routes
 
-EXAMPLES = 8
+EXAMPLES = 12
 CHECKS = [
     status_code_conformance,
     content_type_conformance,
@@ -42,14 +42,14 @@ NAMES = {
     "profile": ["alice", "nobody"],
     "db": [DATABASE, f"{DATABASE}@dev", "unknown"],
     "id": ["one"],
-    "session": ["s1", "a/b", "../x"],
+    "session": ["s1", "a%2Fb", "..%2Fx"],
     "collection": ["notes", "images"],
     "branch": ["dev", "main"],
     "ns": ["n"],
-    "key": ["k", "a/b"],
+    "key": ["k", "a%2Fb"],
     "jti": ["0" * 40],
 }
-"""Parts of paths that mean something; the first of each is there."""
+"""Parts of paths that mean something, as they stand in a path; the first of each is there."""
 VECTOR = [1.0, 0.0]
 RIGHT: dict[str, dict[str, Any]] = {
     "memory_recall": {"body": {"query": "Rome", "embedding": VECTOR, "include_turns": True}},
@@ -111,10 +111,8 @@ class Asked:
         """One request that succeeds, so that there is an answer to compare."""
         name = operation_id.removesuffix("_bare").removesuffix("_in_profile").removesuffix("_in_control")
         right = RIGHT.get(operation_id) or RIGHT.get(name) or DELETES.get(name, {})
-        path = {
-            parameter.name: right.get(parameter.name, NAMES[parameter.name][0])
-            for parameter in operation.path_parameters
-        }
+        names = [parameter.name for parameter in operation.path_parameters]
+        path = {each: right.get(each, NAMES[each][0]) for each in names}
         if name in ("memory_get", "memory_forget"):
             path["id"] = self.memory_id
         body = {"body": right["body"], "media_type": media_type(operation)} if "body" in right else {}
@@ -210,6 +208,7 @@ def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
 def operations() -> dict[tuple[str, str], Any]:
     """What schemathesis makes of the description."""
     schema = schemathesis.openapi.from_dict(openapi.document())
+    schema.validate()
     schema.config.generation.update(with_security_parameters=False)
     found = [result.ok() for result in schema.get_all_operations()]
     return {(operation.method.upper(), operation.path): operation for operation in found}

@@ -15,7 +15,7 @@ from memoturn_core.sql import bounds, functions
 from memoturn_core.sql.guard import MODULES, Guard
 from memoturn_core.sql.run import Statement, run
 from memoturn_core.tables import SCHEMA
-from memoturn_schemas.errors import Forbidden, InvalidRequest
+from memoturn_schemas.errors import Forbidden, InvalidRequest, RequestTimeout
 from memoturn_storage.ambient import SystemAmbient
 from memoturn_storage.connection import open_database
 
@@ -58,7 +58,7 @@ def test_every_module_of_this_sqlite_was_decided_on():
 
 def test_an_action_that_is_not_known_is_refused():
     guard = Guard()
-    with guard.watching():
+    with guard.watching(hurried=False):
         for action in (999, apsw.SQLITE_ATTACH, apsw.SQLITE_CREATE_VTABLE, apsw.SQLITE_CREATE_TEMP_TABLE):
             with pytest.raises(Forbidden):
                 guard(action, "x", "y", "main", None)
@@ -163,3 +163,14 @@ def test_an_index_on_a_fenced_function_is_right_for_a_connection_that_has_it_not
     assert other.execute("PRAGMA integrity_check").get == "ok"
     assert other.execute("SELECT id FROM notes INDEXED BY spaced WHERE replace(body, ' ', '') = 'ab'").get == 1
     other.close()
+
+
+def test_a_heavy_statement_is_refused_where_others_wait_for_it_also_when_it_was_run_elsewhere_before(connection):
+    heavy = [Statement("SELECT " + " + ".join(["'a' LIKE 'b'"] * 3), None)]
+    light = [Statement("SELECT 'a' LIKE 'b'", None)]
+    for _ in range(2):
+        with pytest.raises(RequestTimeout):
+            run(connection, heavy, writing=False, hurried=True)
+        (answered,) = run(connection, heavy, writing=False) or []
+        assert answered["rows"] == [[0]]
+        assert run(connection, light, writing=False, hurried=True) is not None
