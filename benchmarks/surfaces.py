@@ -2,8 +2,8 @@
 
     python -m benchmarks.surfaces [--json FILE]
 
-A recall in a profile of 1 000 memories over REST (one client and sixteen), over MCP streamable HTTP and
-over stdio; the bound is a request that does nothing on the same connection: `/health`, or MCP's `ping`.
+A recall in a profile of 1 000 memories over REST (1, 16 and 64 clients, and a key beside), over MCP streamable HTTP
+and over stdio; the bound is a request that does nothing on the same connection: `/health`, or MCP's `ping`.
 Also the time from starting `memoturn-mcp` to its first answer, bounded by starting the interpreter and
 importing the MCP library.
 """
@@ -27,6 +27,8 @@ from mcp.client.stdio import stdio_client
 
 from benchmarks.measure import Row, Texts, percentile, table, timed
 
+CROWDS = (1, 16, 64)
+"""Connections at once."""
 PROFILE = "/v1/memory/bench/one"
 ADDRESS = {"namespace": "bench", "profile": "one"}
 STDIO = [sys.executable, "-m", "memoturn_mcp"]
@@ -79,25 +81,32 @@ class Connection:
 
 async def rest(url: str, texts: Texts) -> list[Row]:
     questions = [{"query": texts.words(6)} for _ in range(64)]
-    connections = [await Connection.open(url) for _ in range(16)]
+    connections = [await Connection.open(url) for _ in range(max(CROWDS))]
     first = connections[0]
     batch = [{"type": "event", "summary": (text := texts.sentence()), "content": text} for _ in range(1_000)]
     await first.send("POST", f"{PROFILE}/memories", {"memories": batch})
-
-    async def recall(connection: Connection, index: int) -> None:
-        await connection.send("POST", f"{PROFILE}/recall", questions[index % 64])
+    await first.send("PUT", f"{PROFILE}/kv/bench/key", "a value")
 
     async def nothing(connection: Connection, _: int) -> None:
         await connection.send("GET", "/health")
 
-    one = await timed("rest_recall_1k", 500, lambda index: recall(first, index), None)
-    bound = await timed("health", 500, lambda index: nothing(first, index), None)
-    rows = [Row(one.row, one.p50_us, one.p99_us, bound.p50_us, one.n)]
-    times, per_second = await crowd(connections, recall, 3_000)
-    bounds, bound_per_second = await crowd(connections, nothing, 3_000)
-    print(f"16 connections: {per_second:.0f} recalls/s, {bound_per_second:.0f} /health/s")
-    p50, p99 = (round(percentile(times, share) * 1e6, 1) for share in (0.5, 0.99))
-    rows.append(Row("rest_recall_1k_x16", p50, p99, round(percentile(bounds, 0.5) * 1e6, 1), len(times)))
+    async def recall(connection: Connection, index: int) -> None:
+        await connection.send("POST", f"{PROFILE}/recall", questions[index % 64])
+
+    async def get(connection: Connection, _: int) -> None:
+        await connection.send("GET", f"{PROFILE}/kv/bench/key")
+
+    async def put(connection: Connection, index: int) -> None:
+        await connection.send("PUT", f"{PROFILE}/kv/bench/key-{index % 500}", "another value")
+
+    rows = []
+    for count in CROWDS:
+        bounds, bound_per_second = await crowd(connections[:count], nothing, 3_000)
+        for name, call in (("recall_1k", recall), ("kv_get", get), ("kv_put", put)):
+            times, per_second = await crowd(connections[:count], call, 500 if count == 1 else 3_000)
+            print(f"{count} connections: {per_second:.0f} {name}/s, {bound_per_second:.0f} /health/s")
+            p50, p99 = (round(percentile(times, share) * 1e6, 1) for share in (0.5, 0.99))
+            rows.append(Row(f"rest_{name}_x{count}", p50, p99, round(percentile(bounds, 0.5) * 1e6, 1), len(times)))
     for connection in connections:
         connection.close()
     return rows

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from memoturn_core import sweeping
+from memoturn_core.memory.reembedding import Reembedding
 from memoturn_core.operations import Reply
 from memoturn_core.peers import Answer, PeerRequest, Peers, PeerServer
 from memoturn_core.providers.embedding import Embedder
@@ -53,6 +54,8 @@ class Node:
     durable: bool = False
     """Whether every write is acknowledged only once the object store has it."""
     embedder: Embedder | None = None
+    reembedding: Reembedding | None = None
+    """Where there is an embedder."""
     language_model: LanguageModel | None = None
     _server: PeerServer | None = None
     _answer: Answer | None = None
@@ -123,6 +126,7 @@ class Node:
             upkeep=upkeep,
             durable=durable,
             embedder=embedder,
+            reembedding=None if embedder is None else Reembedding(engine, embedder),
             language_model=language_model,
             _server=server,
         )
@@ -147,6 +151,8 @@ class Node:
     async def close(self) -> None:
         if self._server is not None:
             await self._server.close()
+        if self.reembedding is not None:
+            await self.reembedding.aclose()
         await self.wait_for(self.upkeep.close)
         await self.wait_for(self.engine.close)
         self.catalog.close()

@@ -12,4 +12,6 @@ from memoturn_core.memory import tables as memory
 from memoturn_core.vectors import tables as vectors
 from memoturn_storage.schema import Schema
 
-SCHEMA = Schema((memory.TABLES, memory.EXPIRY + kv.TABLES + documents.TABLES + vectors.TABLES))
+SCHEMA = Schema(
+    (memory.TABLES, memory.EXPIRY + memory.SPACES + memory.WORDS + kv.TABLES + documents.TABLES + vectors.TABLES)
+)

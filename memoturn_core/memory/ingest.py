@@ -22,7 +22,7 @@ from memoturn_core.memory import rows
 from memoturn_core.memory.identity import canonical_json, format_id, memory_key
 from memoturn_core.memory.rows import Row
 from memoturn_core.memory.sessions import touch
-from memoturn_core.memory.vectors import accept_dimension
+from memoturn_core.memory.vectors import accept, embedded_text, missed, to_embed
 from memoturn_core.node import Node
 from memoturn_core.operations import Reply, Rest, Scope, Target, operation
 from memoturn_core.profiles import Profile
@@ -81,11 +81,15 @@ async def keep(profile: Profile, items: Sequence[MemoryItem]) -> Reply:
     if not items:
         txid = (await profile.read(lambda _: None)).txid if profile.exists() else 0
         return Reply(IngestResponse(results=[], txid=txid), txid)
+    embedder, reembedding = profile.node.embedder, profile.node.reembedding
     embedded = await _embedded(profile.node, items)
     prepared = [_prepare(item, embedded.get(index)) for index, item in enumerate(items)]
-    model = profile.node.embedder.model if embedded and profile.node.embedder else None
+    model = None if embedder is None else embedder.model
     done = await profile.write(lambda transaction: _ingest(transaction, prepared, model))
-    return Reply(IngestResponse(results=done.value, txid=done.txid), done.txid)
+    results, behind = done.value
+    if behind and embedded and reembedding is not None:
+        reembedding.notice(profile.ref)
+    return Reply(IngestResponse(results=results, txid=done.txid), done.txid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +118,7 @@ async def _embedded(node: Node, items: Sequence[MemoryItem]) -> dict[int, list[f
     if node.embedder is None:
         return {}
     wanted = [index for index, item in enumerate(items) if item.embedding is None and item.type != "task"]
-    texts = [f"{items[index].summary} {items[index].keywords}".strip() for index in wanted]
+    texts = [embedded_text(items[index].summary, items[index].keywords) for index in wanted]
     if not texts:
         return {}
     try:
@@ -124,7 +128,8 @@ async def _embedded(node: Node, items: Sequence[MemoryItem]) -> dict[int, list[f
         return {}
 
 
-def _ingest(transaction: Transaction, batch: Sequence[_Prepared], model: str | None) -> list[IngestResult]:
+def _ingest(transaction: Transaction, batch: Sequence[_Prepared], model: str | None) -> tuple[list[IngestResult], bool]:
+    """The results, and whether memories lack vectors of `model`, the node's."""
     now = transaction.ambient.now_ms()
     results = []
     sessions: dict[str, bool] = {}
@@ -136,7 +141,7 @@ def _ingest(transaction: Transaction, batch: Sequence[_Prepared], model: str | N
             sessions[prepared.item.session_id] = sessions.get(prepared.item.session_id, False) or active
     for session_id, active in sessions.items():
         touch(transaction, session_id, now, active=active)
-    return results
+    return results, model is not None and to_embed(transaction.connection, model) is not None
 
 
 def _assert(transaction: Transaction, prepared: _Prepared, now: int, model: str | None) -> IngestResult:
@@ -159,11 +164,14 @@ def _assert(transaction: Transaction, prepared: _Prepared, now: int, model: str 
         rows.delete(transaction, known)
         row = replace(row, source=known.source)
     result["superseded"] = _supersede_active(transaction, prepared, now)
-    vector = prepared.vector
-    if vector is not None and not accept_dimension(transaction.connection, vector, model=model):
-        vector = None
-        result["embedding"] = "skipped_dimension"
-    rows.insert(transaction, row, vector)
+    vector, space = prepared.vector, None
+    if vector is not None:
+        space = accept(transaction.connection, vector, model=model if prepared.item.embedding is None else None)
+        if space is None:
+            result["embedding"] = "skipped_dimension"
+    rowid = rows.insert(transaction, row, vector, space)
+    if vector is None and model is not None and row.type != "task":
+        missed(transaction.connection, rowid)
     return result
 
 

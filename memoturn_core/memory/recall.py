@@ -1,51 +1,30 @@
-"""Recall: up to three channels, each filtered before it is ranked, fused into one list.
+"""Recall: what a profile's memories and transcript hold on a query, best first; nothing relevant is an empty list.
 
-| channel | finds                                   | weight |
-| topic   | the exact topic_key, newest first       | 2      |
-| keyword | BM25 over summary and keywords          | 1      |
-| vector  | cosine over the embeddings, exact       | 1      |
-
-Fusion `rrf` gives each hit the sum of weight / (60 + rank) over the channels that found it, rank from
-1; equal scores keep the order topic, keyword, vector. Nothing relevant is an empty list. Contract
-section 2.
+The filters apply before anything is ranked; what finds and ranks is `memoturn_core.memory.search`. Contract section 2.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import structlog
 
 from memoturn_core.memory import turns
 from memoturn_core.memory.rows import COLUMNS, Row, bound
-from memoturn_core.memory.text import match_any
-from memoturn_core.memory.vectors import MemoryVectors, dimension
+from memoturn_core.memory.search import Found, Search
+from memoturn_core.memory.vectors import Embeddings, MemoryVectors, comparable, to_embed
+from memoturn_core.memory.words import MemoryWords
 from memoturn_core.node import Node
 from memoturn_core.operations import Reply, Rest, Scope, Target, operation
 from memoturn_core.profiles import Profile
 from memoturn_core.vectors.vector import Vector, as_vector
 from memoturn_schemas.errors import UpstreamFailure
-from memoturn_schemas.memory import (
-    Channel,
-    ConciseRecallResponse,
-    Hit,
-    MemoryType,
-    RecallRequest,
-    RecallResponse,
-    TurnHit,
-)
+from memoturn_schemas.memory import ConciseRecallResponse, Hit, MemoryType, RecallRequest, RecallResponse
 from memoturn_storage.handle import Snapshot
 
-K = TypeVar("K", bound=Hashable)
-
 log = structlog.get_logger("memoturn")
-
-_WEIGHTS: dict[Channel, float] = {"topic": 2.0, "keyword": 1.0, "vector": 1.0}
-_RANK_OFFSET = 60
-_CANDIDATES = 100
-"""Rows that each of several channels hands to the fusion, at least; twice the wanted number where that is more."""
 
 
 def concise(response: RecallResponse) -> dict[str, Any]:
@@ -85,8 +64,18 @@ async def recall(profile: Profile, request: RecallRequest) -> Reply:
             empty["turns"] = []
         return Reply(empty, 0)
     vector = await _query_vector(profile.node, request)
-    found = await profile.read(lambda snapshot: search(snapshot, request, vector), as_of=request.as_of)
-    return Reply({**found.value, "txid": found.txid}, found.txid)
+    embedder, reembedding = profile.node.embedder, profile.node.reembedding
+    model = embedder.model if embedder is not None and request.embedding is None and vector is not None else None
+
+    def work(snapshot: Snapshot) -> tuple[dict[str, Any], bool]:
+        behind = model is not None and request.as_of is None and to_embed(snapshot.connection, model) is not None
+        return search(snapshot, request, vector, model), behind
+
+    found = await profile.read(work, as_of=request.as_of)
+    answer, behind = found.value
+    if behind and vector is not None and len(vector) and reembedding is not None:
+        reembedding.notice(profile.ref)
+    return Reply({**answer, "txid": found.txid}, found.txid)
 
 
 async def _query_vector(node: Node, request: RecallRequest) -> Vector | None:
@@ -101,39 +90,39 @@ async def _query_vector(node: Node, request: RecallRequest) -> Vector | None:
         return as_vector([])
 
 
-def search(snapshot: Snapshot, request: RecallRequest, vector: Vector | None) -> dict[str, Any]:
-    """The answer without its txid. An empty `vector` stands for one that could not be had."""
+def search(
+    snapshot: Snapshot, request: RecallRequest, vector: Vector | None, model: str | None = None
+) -> dict[str, Any]:
+    """The answer without its txid.
+
+    Args:
+        vector: empty stands for one that could not be had.
+        model: by which it was made; None for a client's, which is compared with those of the model used last.
+    """
+    connection = snapshot.connection
+    known = Embeddings.of(connection)
+    degraded = vector is not None and not (len(vector) and known.admit(len(vector), model))
+    usable = None if degraded else vector
+    spaces = [] if usable is None else comparable(connection, len(usable), model or known.model)
     condition = _Condition.of(request, snapshot.ambient.now_ms())
-    degraded = vector is not None and dimension(snapshot.connection) not in (None, len(vector))
-    alone = [request.topic_key is None, request.query is None, vector is None or degraded].count(False) == 1
-    depth = 2 * request.k if alone else max(_CANDIDATES, 2 * request.k)
-    channels: dict[Channel, list[int]] = {}
-    if request.topic_key is not None:
-        channels["topic"] = _by_topic(snapshot, request.topic_key, condition, depth)
-    if request.query is not None:
-        channels["keyword"] = _by_keyword(snapshot, request.query, condition, depth)
-    if vector is not None and not degraded:
-        channels["vector"] = _by_vector(snapshot, vector, condition, depth)
-    answer: dict[str, Any] = {"memories": _hits(snapshot, channels, request.k)}
+    passing = f"SELECT m.rowid FROM __memoturn_memories AS m WHERE m.rowid IN carray(?) AND {condition.sql}"
+
+    def keep(rowids: list[int]) -> set[int]:
+        return set(_rowids(snapshot, passing, (bound(rowids), *condition.parameters)))
+
+    def nearest(count: int) -> list[tuple[int, float]]:
+        return [] if usable is None else MemoryVectors.nearest(snapshot, usable, spaces, count, keep)
+
+    topic = [] if request.topic_key is None else _of_topic(snapshot, request.topic_key, condition, request.k)
+    wanted = Search(MemoryWords, keep, nearest, request.query, topic, request.k, request.fusion)
+    answer: dict[str, Any] = {"memories": _hits(snapshot, wanted.run(snapshot))}
     if request.include_turns:
-        answer["turns"] = _turns(snapshot, request, vector)
-    if degraded or (vector is not None and len(vector) == 0):
+        answer["turns"] = turns.search(
+            snapshot, request.query, usable, request.k, request.session_id, fusion=request.fusion
+        )
+    if degraded:
         answer["degraded"] = ["vector"]
     return answer
-
-
-def _turns(snapshot: Snapshot, request: RecallRequest, vector: Vector | None) -> list[TurnHit]:
-    """By the client's vector, or by words, or, where the node embedded the words, by both."""
-    near = [] if vector is None else turns.near(snapshot, vector, request.k, request.session_id)
-    if request.query is None or (near and request.embedding is not None):
-        return near
-    matching = turns.matching(snapshot, request.query, request.k, request.session_id)
-    found = {(turn["session_id"], turn["seq"]): turn for turn in [*matching, *near]}
-    channels: dict[Channel, list[tuple[str, int]]] = {
-        "keyword": [(turn["session_id"], turn["seq"]) for turn in matching],
-        "vector": [(turn["session_id"], turn["seq"]) for turn in near],
-    }
-    return [found[fused.key] for fused in _fuse(channels)[: request.k]]
 
 
 # --- filters ------------------------------------------------------------------------------------
@@ -168,42 +157,17 @@ class _Condition:
         return cls(" AND ".join(clauses), tuple(parameters))
 
 
-# --- channels: rowids, best first ----------------------------------------------------------------
+# --- rows ---------------------------------------------------------------------------------------
 
 
-def _by_topic(snapshot: Snapshot, topic_key: str, condition: _Condition, depth: int) -> list[int]:
+def _of_topic(snapshot: Snapshot, topic_key: str, condition: _Condition, k: int) -> list[int]:
+    """Best first."""
     return _rowids(
         snapshot,
         f"SELECT m.rowid FROM __memoturn_memories AS m WHERE m.topic_key = ? AND {condition.sql}"
         " ORDER BY m.superseded_at IS NOT NULL, m.created_at DESC, m.rowid DESC LIMIT ?",
-        (topic_key, *condition.parameters, depth),
+        (topic_key, *condition.parameters, 2 * k),
     )
-
-
-def _by_keyword(snapshot: Snapshot, query: str, condition: _Condition, depth: int) -> list[int]:
-    match = match_any(query)
-    if match is None:
-        return []
-    # FTS5 hands rows over in the order of their rank, so the filter runs on no more rows than needed;
-    # a second sort key would make SQLite read every match, hence the ties are put right afterwards.
-    ranked: list[Any] = snapshot.connection.execute(
-        "SELECT m.rowid, __memoturn_memories_fts.rank, m.created_at FROM __memoturn_memories_fts"
-        " JOIN __memoturn_memories AS m ON m.rowid = __memoturn_memories_fts.rowid"
-        f" WHERE __memoturn_memories_fts MATCH ? AND {condition.sql}"
-        " ORDER BY __memoturn_memories_fts.rank LIMIT ?",
-        (match, *condition.parameters, depth),
-    ).fetchall()
-    ranked.sort(key=lambda row: (row[1], -row[2], -row[0]))
-    return [rowid for rowid, _, _ in ranked]
-
-
-def _by_vector(snapshot: Snapshot, vector: Vector, condition: _Condition, depth: int) -> list[int]:
-    sql = f"SELECT m.rowid FROM __memoturn_memories AS m WHERE m.rowid IN carray(?) AND {condition.sql}"
-
-    def keep(rowids: list[int]) -> set[int]:
-        return set(_rowids(snapshot, sql, (bound(rowids), *condition.parameters)))
-
-    return [rowid for rowid, _ in MemoryVectors.of(snapshot).nearest(vector, depth, keep)]
 
 
 def _rowids(snapshot: Snapshot, sql: str, parameters: tuple[Any, ...]) -> list[int]:
@@ -211,33 +175,11 @@ def _rowids(snapshot: Snapshot, sql: str, parameters: tuple[Any, ...]) -> list[i
     return [rowid for (rowid,) in rows]
 
 
-# --- fusion --------------------------------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _Fused(Generic[K]):
-    key: K
-    score: float
-    channels: list[Channel]
-
-
-def _fuse(channels: Mapping[Channel, Sequence[K]]) -> list[_Fused[K]]:
-    """Weighted reciprocal rank over the keys that each channel found, best first."""
-    fused: dict[K, _Fused[K]] = {}
-    for channel, keys in channels.items():
-        for rank, key in enumerate(keys, start=1):
-            entry = fused.setdefault(key, _Fused(key, 0.0, []))
-            entry.score += _WEIGHTS[channel] / (_RANK_OFFSET + rank)
-            entry.channels.append(channel)
-    return sorted(fused.values(), key=lambda entry: entry.score, reverse=True)
-
-
-def _hits(snapshot: Snapshot, channels: Mapping[Channel, Sequence[int]], k: int) -> list[Hit]:
-    best = _fuse(channels)[:k]
+def _hits(snapshot: Snapshot, best: Sequence[Found]) -> list[Hit]:
     if not best:
         return []
     found: list[Any] = snapshot.connection.execute(
-        f"SELECT {COLUMNS} FROM __memoturn_memories WHERE rowid IN carray(?)", (bound(hit.key for hit in best),)
+        f"SELECT {COLUMNS} FROM __memoturn_memories WHERE rowid IN carray(?)", (bound(hit.rowid for hit in best),)
     ).fetchall()
     rows = {row.rowid: row for row in (Row(*values) for values in found)}
-    return [Hit(**rows[hit.key].core(), score=hit.score, channels=hit.channels) for hit in best]
+    return [Hit(**rows[hit.rowid].core(), score=hit.score, channels=hit.channels) for hit in best]

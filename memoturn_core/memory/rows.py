@@ -16,6 +16,7 @@ from pydantic_core import from_json
 
 from memoturn_core.memory.identity import format_id
 from memoturn_core.memory.vectors import MemoryVectors
+from memoturn_core.memory.words import MemoryWords
 from memoturn_core.vectors.vector import Vector
 from memoturn_schemas.memory import MemoryCore, MemoryType
 from memoturn_storage.handle import Transaction
@@ -73,8 +74,8 @@ class Row:
         }
 
 
-def insert(transaction: Transaction, row: Row, vector: Vector | None) -> None:
-    """Insert a new memory with its entries; `row.rowid` is ignored."""
+def insert(transaction: Transaction, row: Row, vector: Vector | None = None, space: range | None = None) -> int:
+    """Insert a new memory with its entries, and its vector where it has a space; the rowid, not that of `row`."""
     connection = transaction.connection
     connection.execute(
         "INSERT INTO __memoturn_memories (id, type, topic_key, summary, content, keywords, session_id, source,"
@@ -85,21 +86,14 @@ def insert(transaction: Transaction, row: Row, vector: Vector | None) -> None:
         ),
     )  # fmt: skip
     rowid = connection.last_insert_rowid()
-    connection.execute(
-        "INSERT INTO __memoturn_memories_fts (rowid, summary, keywords) VALUES (?, ?, ?)",
-        (rowid, row.summary, row.keywords),
-    )
-    if vector is not None:
-        MemoryVectors.insert(transaction, rowid, vector)
+    MemoryWords.insert(transaction, rowid, row.session_id, (row.summary, row.keywords))
+    if vector is not None and space is not None:
+        MemoryVectors.insert(transaction, rowid, vector, space)
+    return rowid
 
 
 def delete(transaction: Transaction, row: Row) -> None:
     """Delete a memory with its entries. Ids elsewhere that point to it stay."""
-    connection = transaction.connection
-    connection.execute(
-        "INSERT INTO __memoturn_memories_fts (__memoturn_memories_fts, rowid, summary, keywords)"
-        " VALUES ('delete', ?, ?, ?)",
-        (row.rowid, row.summary, row.keywords),
-    )
-    connection.execute("DELETE FROM __memoturn_memories WHERE rowid = ?", (row.rowid,))
+    MemoryWords.delete(transaction, row.rowid, (row.summary, row.keywords))
+    transaction.connection.execute("DELETE FROM __memoturn_memories WHERE rowid = ?", (row.rowid,))
     MemoryVectors.delete(transaction, [row.rowid])

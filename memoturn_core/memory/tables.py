@@ -80,3 +80,18 @@ EXPIRY = """
 CREATE INDEX __memoturn_memories_expiry ON __memoturn_memories (expires_at) WHERE expires_at IS NOT NULL;
 """
 """Of version 2: finds the tasks that have expired."""
+
+SPACES = """
+CREATE TABLE __memoturn_spaces (id INTEGER PRIMARY KEY, model TEXT, dimension INTEGER NOT NULL);
+INSERT INTO __memoturn_spaces
+  SELECT 0, (SELECT value FROM __memoturn_settings WHERE key = 'embedding_model'), value
+  FROM __memoturn_settings WHERE key = 'embedding_dimension';
+DELETE FROM __memoturn_settings WHERE key = 'embedding_model' AND value IS NULL;
+"""
+"""Of version 2: by which models the vectors are (`memoturn_core.memory.vectors`); those of version 1 are in space 0."""
+
+WORDS = """
+CREATE VIRTUAL TABLE __memoturn_memories_words USING fts5vocab(__memoturn_memories_fts, instance);
+CREATE VIRTUAL TABLE __memoturn_turns_words USING fts5vocab(__memoturn_turns_fts, instance);
+"""
+"""Of version 2: in which rows the full-text indexes have a word; views of them, without pages of their own."""

@@ -1,14 +1,21 @@
-"""From a person's words to a full-text query. Pure functions, called by `recall` and `turns`.
+"""From a person's words to the stems that are looked up. Pure functions, called by `lexicon`, `recall` and `turns`.
 
-The query is data: it is cut into words, each is quoted, and any of them may match. Words that every
-English sentence has are left out, unless there are no others. FTS5 then folds case and accents and
-stems (`tables`), the same way as it did for what it stored; so words reach it as they are written.
+The query is data: it is cut into words, and any of them may match. Words that every English sentence has are left
+out, unless there are no others. Case and accents are folded and words stemmed by the tokenizer of SQLite that
+also made the full-text indexes (`tables`), so that both sides agree.
 """
 
 from __future__ import annotations
 
 import re
+import threading
 import unicodedata
+from functools import cache
+from typing import cast
+
+import apsw
+
+from memoturn_core.memory.forms import GROUPS
 
 TERMS_AT_MOST = 128
 """Distinct words of a query that are looked up; a longer query is cut here."""
@@ -27,6 +34,12 @@ STOPWORDS = frozenset(
     """.split()
 )
 
+ENDING = 16
+_QUESTION_MARKS = tuple(mark.encode() for mark in ("?", "\uff1f", "\u061f"))
+
+Term = tuple[str, ...]
+"""The stems that a word of the query stands for; one as a rule, more where it is irregular."""
+
 
 def words(query: str) -> list[str]:
     """The distinct words worth looking up, as they are written, in order of appearance."""
@@ -37,14 +50,52 @@ def words(query: str) -> list[str]:
     return (telling or list(distinct.values()))[:TERMS_AT_MOST]
 
 
+def terms(query: str) -> list[Term]:
+    """What to look up, in order of appearance; nothing where the query has no word."""
+    distinct = dict.fromkeys(stem for word in words(query) for stem in stems(word))
+    return list(dict.fromkeys(_forms().get(stem, (stem,)) for stem in distinct))
+
+
+def stems(text: str) -> list[str]:
+    """The words of a text as the full-text indexes have them, each as often as it comes."""
+    return cast(
+        "list[str]",
+        _of_thread.tokenizer(
+            text.encode(), apsw.FTS5_TOKENIZE_DOCUMENT, None, include_offsets=False, include_colocated=False
+        ),
+    )
+
+
+def asks(ending: bytes) -> bool:
+    """Whether a text ends as a question does, by its last `ENDING` bytes in UTF-8."""
+    return ending.rstrip().endswith(_QUESTION_MARKS)
+
+
 def _split(query: str) -> list[str]:
-    """Runs of letters, digits and the marks that belong to them; FTS5 cuts further where it must."""
+    """Runs of letters, digits and the marks that belong to them; the tokenizer cuts further where it must."""
     if query.isascii():
         return _WORD.findall(query)
     composed = unicodedata.normalize("NFC", query)
     return "".join(each if each.isalnum() or unicodedata.category(each)[0] == "M" else " " for each in composed).split()
 
 
-def match_any(query: str) -> str | None:
-    """An FTS5 expression that matches any of the query's words, or None where it has none."""
-    return " OR ".join(f'"{word}"' for word in words(query)) or None
+@cache
+def _forms() -> dict[str, Term]:
+    """The other stems of each irregular word, by stem."""
+    forms: dict[str, Term] = {}
+    for group in GROUPS:
+        together = tuple(dict.fromkeys(stem for word in group for stem in stems(word)))
+        for stem in together:
+            forms.setdefault(stem, together)
+    return forms
+
+
+class _OfThread(threading.local):
+    """A connection of each thread's own, for a tokenizer belongs to one and is used by one thread at a time."""
+
+    def __init__(self) -> None:
+        self.connection = apsw.Connection(":memory:")
+        self.tokenizer = self.connection.fts5_tokenizer("porter", ["unicode61", "remove_diacritics", "2"])
+
+
+_of_thread = _OfThread()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from memoturn_core.memory import turns
 from memoturn_core.memory.sessions import touch
-from memoturn_core.memory.vectors import accept_dimension
+from memoturn_core.memory.vectors import accept
 from memoturn_core.operations import Reply, Rest, Scope, Target, operation
 from memoturn_core.profiles import Profile
 from memoturn_core.vectors.vector import as_vector
@@ -72,13 +72,14 @@ async def window(profile: Profile, request: WindowRequest) -> Reply:
 async def search(profile: Profile, request: SearchRequest) -> Reply:
     """Find the turns of a conversation nearest to a vector; call it if you have one, else memory_recall."""
     vector = as_vector(request.vector)
-    found = await profile.read(lambda snapshot: turns.near(snapshot, vector, request.k, request.session))
+    found = await profile.read(lambda snapshot: turns.search(snapshot, None, vector, request.k, request.session))
     return Reply(SearchResponse(turns=found.value), found.txid)
 
 
 def _append(transaction: Transaction, request: AppendRequest) -> dict[str, object]:
     vector = None if request.embedding is None else as_vector(request.embedding)
-    skipped = vector is not None and not accept_dimension(transaction.connection, vector, model=None)
-    seq = turns.append(transaction, request.session, request.role, request.content, None if skipped else vector)
+    space = None if vector is None else accept(transaction.connection, vector, model=None)
+    skipped = vector is not None and space is None
+    seq = turns.append(transaction, request.session, request.role, request.content, vector, space)
     touch(transaction, request.session, transaction.ambient.now_ms())
     return {"seq": seq, "embedding": "skipped_dimension"} if skipped else {"seq": seq}

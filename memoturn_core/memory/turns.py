@@ -1,4 +1,4 @@
-"""The transcript's rows: append, window, drop, and the two ways to search them.
+"""The transcript's rows: append, window, drop, search.
 
 Called by `transcript`, `sessions` and `recall`.
 """
@@ -8,16 +8,19 @@ from __future__ import annotations
 from typing import Any
 
 from memoturn_core.memory.rows import bound
-from memoturn_core.memory.text import match_any
-from memoturn_core.memory.vectors import TurnVectors
+from memoturn_core.memory.search import Search
+from memoturn_core.memory.vectors import TurnVectors, of_dimension
+from memoturn_core.memory.words import TurnWords
 from memoturn_core.vectors.vector import Vector
-from memoturn_schemas.memory import TurnHit
+from memoturn_schemas.memory import Fusion, TurnHit
 from memoturn_schemas.transcript import StoredTurn
 from memoturn_storage.handle import Snapshot, Transaction
 
 
-def append(transaction: Transaction, session_id: str, role: str, content: str, vector: Vector | None) -> int:
-    """Add a turn to the end of its session; returns its `seq`, from 1 without gaps."""
+def append(
+    transaction: Transaction, session_id: str, role: str, content: str, vector: Vector | None, space: range | None
+) -> int:
+    """Add a turn to the end of its session, its vector where it has a space; `seq`, from 1 without gaps."""
     connection = transaction.connection
     seq = connection.execute(
         "SELECT coalesce(max(seq), 0) + 1 FROM __memoturn_turns WHERE session_id = ?", (session_id,)
@@ -28,9 +31,9 @@ def append(transaction: Transaction, session_id: str, role: str, content: str, v
         (session_id, seq, role, content, transaction.ambient.now_ms()),
     )
     rowid = connection.last_insert_rowid()
-    connection.execute("INSERT INTO __memoturn_turns_fts (rowid, content) VALUES (?, ?)", (rowid, content))
-    if vector is not None:
-        TurnVectors.insert(transaction, rowid, vector)
+    TurnWords.insert(transaction, rowid, session_id, (content,))
+    if vector is not None and space is not None:
+        TurnVectors.insert(transaction, rowid, vector, space)
     return seq
 
 
@@ -53,16 +56,22 @@ def drop(transaction: Transaction, session_id: str) -> None:
     found: list[Any] = connection.execute(
         "SELECT rowid, content FROM __memoturn_turns WHERE session_id = ?", (session_id,)
     ).fetchall()
-    connection.executemany(
-        "INSERT INTO __memoturn_turns_fts (__memoturn_turns_fts, rowid, content) VALUES ('delete', ?, ?)",
-        found,
-    )
+    for rowid, content in found:
+        TurnWords.delete(transaction, rowid, (content,))
     connection.execute("DELETE FROM __memoturn_turns WHERE session_id = ?", (session_id,))
     TurnVectors.delete(transaction, [rowid for rowid, _ in found])
 
 
-def near(snapshot: Snapshot, vector: Vector, count: int, session_id: str | None) -> list[TurnHit]:
-    """The turns nearest to `vector`, of one session or of all; those without an embedding never match."""
+def search(
+    snapshot: Snapshot,
+    query: str | None,
+    vector: Vector | None,
+    count: int,
+    session_id: str | None,
+    *,
+    fusion: Fusion = "relevance",
+) -> list[TurnHit]:
+    """The turns that answer a query best by words, by a vector or by both, of one session or of all."""
 
     def keep(rowids: list[int]) -> set[int]:
         if session_id is None:
@@ -73,37 +82,23 @@ def near(snapshot: Snapshot, vector: Vector, count: int, session_id: str | None)
         ).fetchall()
         return {rowid for (rowid,) in of_session}
 
-    nearest = TurnVectors.of(snapshot).nearest(vector, count, keep)
-    fetched = {row[0]: row for row in _fetch(snapshot, [rowid for rowid, _ in nearest])}
-    return [_hit(fetched[rowid], 1.0 - cosine) for rowid, cosine in nearest]
+    def nearest(wanted: int) -> list[tuple[int, float]]:
+        if vector is None:
+            return []
+        spaces = of_dimension(snapshot.connection, len(vector))
+        return TurnVectors.nearest(snapshot, vector, spaces, wanted, keep)
 
-
-def matching(snapshot: Snapshot, query: str, count: int, session_id: str | None) -> list[TurnHit]:
-    """The turns that share words with `query`, best first by BM25."""
-    match = match_any(query)
-    if match is None:
+    best = Search(TurnWords, keep, nearest, query, [], count, fusion).run(snapshot)
+    if not best:
         return []
     found: list[Any] = snapshot.connection.execute(
-        """
-        SELECT t.rowid, t.session_id, t.seq, t.role, t.content
-        FROM __memoturn_turns_fts JOIN __memoturn_turns AS t ON t.rowid = __memoturn_turns_fts.rowid
-        WHERE __memoturn_turns_fts MATCH ?1 AND (?2 IS NULL OR t.session_id = ?2)
-        ORDER BY __memoturn_turns_fts.rank LIMIT ?3
-        """,
-        (match, session_id, count),
-    ).fetchall()
-    return [_hit(row, None) for row in found]
-
-
-def _fetch(snapshot: Snapshot, rowids: list[int]) -> list[Any]:
-    if not rowids:
-        return []
-    return snapshot.connection.execute(
         "SELECT rowid, session_id, seq, role, content FROM __memoturn_turns WHERE rowid IN carray(?)",
-        (bound(rowids),),
+        (bound(hit.rowid for hit in best),),
     ).fetchall()
+    rows = {rowid: values for rowid, *values in found}
+    return [_hit(*rows[hit.rowid], cosine=hit.cosine) for hit in best]
 
 
-def _hit(row: Any, distance: float | None) -> TurnHit:
-    _, session_id, seq, role, content = row
+def _hit(session_id: str, seq: int, role: str, content: str, *, cosine: float | None) -> TurnHit:
+    distance = None if cosine is None else 1.0 - cosine
     return TurnHit(session_id=session_id, seq=seq, role=role, content=content, distance=distance)

@@ -1,52 +1,162 @@
-"""The embeddings of memories and turns: a row each, and an index of each table.
+"""The embeddings of memories and turns: which space each is in, and an index of each space.
 
-The first embedding that a profile stores fixes its dimension, for memories and turns alike. Called by `rows`,
-`turns`, `ingest`, `transcript` and `recall`.
+A space is a model and a dimension; vectors of different spaces are not compared. Of what clients send the model is
+not known: it is in a space without a name, and is compared with any model's of its dimension. The vector of the row
+`r` in the space `s` has the rowid `s << 40 | r`, so that each has its model, and a space lies together in the file.
+
+A profile has one dimension, that of its first embedding, and keeps it. But when the node embeds by another model than
+it did, the profile goes over to that, whatever its dimension, and `reembedding` brings its memories there.
+
+Called by `rows`, `turns`, `ingest`, `transcript`, `recall` and `reembedding`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
 
 import apsw
 
 from memoturn_core.vectors.index import VectorIndex
 from memoturn_core.vectors.vector import Vector
-from memoturn_storage.handle import Transaction
+from memoturn_storage.handle import Snapshot, Transaction
+
+Spaces = Sequence[range]
+"""Each the rowids of its vectors."""
 
 
-def accept_dimension(connection: apsw.Connection, vector: Vector, *, model: str | None) -> bool:
-    """Whether the profile takes vectors of this dimension; the first one asked about fixes it."""
-    fixed = dimension(connection)
-    if fixed is None:
-        connection.execute(
-            "INSERT INTO __memoturn_settings VALUES ('embedding_dimension', ?), ('embedding_model', ?)",
-            (len(vector), model),
+@dataclass(frozen=True, slots=True)
+class Embeddings:
+    """What a profile's settings say of its embeddings; None for what no embedding has fixed yet."""
+
+    dimension: int | None
+    model: str | None
+    """Of the node that embedded last."""
+    unembedded: int | None
+    """Memories from this rowid on may have no vector although the node embeds; None if all have that can."""
+
+    @classmethod
+    def of(cls, connection: apsw.Connection) -> Self:
+        found: Any = connection.execute("SELECT key, value FROM __memoturn_settings WHERE key GLOB 'embedding_*'")
+        settings = dict(found.fetchall())
+        return cls(
+            dimension=settings.get("embedding_dimension"),
+            model=settings.get("embedding_model"),
+            unembedded=settings.get("embedding_unembedded"),
         )
-        return True
-    return fixed == len(vector)
+
+    def admit(self, dimension: int, model: str | None) -> bool:
+        """Whether a query may be compared with them; `model` is None where it is not known."""
+        return self.dimension in (None, dimension) and (model is None or self.model in (None, model))
 
 
-def dimension(connection: apsw.Connection) -> int | None:
-    """The profile's dimension, or None while it has stored no vector."""
-    value = connection.execute("SELECT value FROM __memoturn_settings WHERE key = 'embedding_dimension'").get
-    return value if isinstance(value, int) else None
+def accept(connection: apsw.Connection, vector: Vector, *, model: str | None) -> range | None:
+    """The space that is to have a new vector, or None where the profile's dimension is another.
+
+    `model` is the node's, or None for a vector from a client.
+    """
+    known = Embeddings.of(connection)
+    dimension = known.dimension
+    if model is not None and model != known.model:
+        if dimension is None or known.model is not None:
+            dimension = len(vector)
+        first = _first_to_embed(connection) if dimension == len(vector) else None
+        _set(connection, embedding_model=model, embedding_dimension=dimension, embedding_unembedded=first)
+    elif dimension is None:
+        dimension = len(vector)
+        _set(connection, embedding_dimension=dimension)
+    return _space(connection, model, dimension) if dimension == len(vector) else None
+
+
+def comparable(connection: apsw.Connection, dimension: int, model: str | None) -> Spaces:
+    """The spaces of memories that a vector of this model may be compared with."""
+    return _spaces(connection, "dimension = ? AND (model IS NULL OR model = ?)", (dimension, model))
+
+
+def of_dimension(connection: apsw.Connection, dimension: int) -> Spaces:
+    """The spaces of turns that a vector may be compared with: all those vectors are from clients."""
+    return _spaces(connection, "dimension = ?", (dimension,))
+
+
+def superseded(connection: apsw.Connection, model: str) -> Spaces:
+    """The spaces of other models than the node's."""
+    return _spaces(connection, "model <> ?", (model,))
+
+
+# --- what is still to be embedded ----------------------------------------------------------------
+
+
+def embedded_text(summary: str, keywords: str) -> str:
+    """What of a memory is embedded."""
+    return f"{summary} {keywords}".strip()
+
+
+def missed(connection: apsw.Connection, rowid: int) -> None:
+    """A new memory was to be embedded and was not."""
+    first = Embeddings.of(connection).unembedded
+    if first is None or first > rowid:
+        _set(connection, embedding_unembedded=rowid)
+
+
+def to_embed(connection: apsw.Connection, model: str) -> int | None:
+    """The rowid from which on memories may lack a vector of the node's model; None if there are no such."""
+    known = Embeddings.of(connection)
+    return known.unembedded if known.model == model else _first_to_embed(connection)
+
+
+def embedded(connection: apsw.Connection, through: int) -> bool:
+    """Memories up to and with `through` lack no vector that they can have; whether there are more."""
+    after = _first_to_embed(connection, through + 1)
+    _set(connection, embedding_unembedded=after)
+    return after is not None
+
+
+def _first_to_embed(connection: apsw.Connection, start: int = 0) -> int | None:
+    rowid = connection.execute(
+        "SELECT rowid FROM __memoturn_memories WHERE rowid >= ? AND type <> 'task' ORDER BY rowid LIMIT 1", (start,)
+    ).get
+    return rowid if isinstance(rowid, int) else None
+
+
+# --- rows ----------------------------------------------------------------------------------------
 
 
 class _RowVectors(VectorIndex):
-    """Vectors under the rowids of other rows."""
+    """Vectors of other rows, one at most in each space."""
 
     @classmethod
-    def insert(cls, transaction: Transaction, rowid: int, vector: Vector) -> None:
-        transaction.connection.execute(f"INSERT INTO {cls.table} VALUES (?, ?)", (rowid, vector.tobytes()))
-        cls.put(transaction, [rowid], vector[None])
+    def insert(cls, transaction: Transaction, rowid: int, vector: Vector, space: range) -> None:
+        placed = space[rowid]
+        transaction.connection.execute(f"INSERT INTO {cls.table} VALUES (?, ?)", (placed, vector.tobytes()))
+        cls.put(transaction, [placed], vector[None], span=space)
 
     @classmethod
-    def delete(cls, transaction: Transaction, rowids: Sequence[int]) -> None:
-        connection = transaction.connection
-        for rowid in rowids:
-            connection.execute(f"DELETE FROM {cls.table} WHERE rowid = ?", (rowid,))
-        cls.remove(transaction, rowids)
+    def delete(cls, transaction: Transaction, rowids: Sequence[int], spaces: Spaces | None = None) -> None:
+        """From the given spaces, or from all."""
+        for space in _spaces(transaction.connection) if spaces is None else spaces:
+            placed = [space[rowid] for rowid in rowids]
+            for each in placed:
+                transaction.connection.execute(f"DELETE FROM {cls.table} WHERE rowid = ?", (each,))
+            cls.remove(transaction, placed, span=space)
+
+    @classmethod
+    def has(cls, connection: apsw.Connection, rowid: int, spaces: Spaces) -> bool:
+        looked_up = f"SELECT 1 FROM {cls.table} WHERE rowid = ?"
+        return any(connection.execute(looked_up, (space[rowid],)).fetchone() for space in spaces)
+
+    @classmethod
+    def nearest(
+        cls, snapshot: Snapshot, query: Vector, spaces: Spaces, wanted: int, keep: Callable[[list[int]], set[int]]
+    ) -> list[tuple[int, float]]:
+        """As `VectorSearch.nearest`, over several spaces."""
+        found: list[tuple[int, float]] = []
+        for space in spaces:
+            hits = cls.of(snapshot, space).nearest(query, wanted, _placed(keep, space.start))
+            found += [(placed - space.start, cosine) for placed, cosine in hits]
+        if len(spaces) > 1:
+            found.sort(key=lambda hit: (-hit[1], -hit[0]))
+        return found[:wanted]
 
 
 class MemoryVectors(_RowVectors):
@@ -55,3 +165,37 @@ class MemoryVectors(_RowVectors):
 
 class TurnVectors(_RowVectors):
     table = "__memoturn_turn_vectors"
+
+
+def _placed(keep: Callable[[list[int]], set[int]], start: int) -> Callable[[list[int]], set[int]]:
+    """`keep` of rows, for their vectors in the space that begins at `start`."""
+    return lambda placed: {start + rowid for rowid in keep([each - start for each in placed])}
+
+
+def _space(connection: apsw.Connection, model: str | None, dimension: int) -> range:
+    known = _spaces(connection, "model IS ? AND dimension = ?", (model, dimension))
+    if known:
+        return known[0]
+    connection.execute(
+        "INSERT INTO __memoturn_spaces SELECT coalesce(max(id) + 1, 0), ?, ? FROM __memoturn_spaces", (model, dimension)
+    )
+    return _rowids(connection.last_insert_rowid())
+
+
+def _spaces(connection: apsw.Connection, condition: str = "1", parameters: Iterable[Any] = ()) -> Spaces:
+    found: list[Any] = connection.execute(
+        f"SELECT id FROM __memoturn_spaces WHERE {condition}", tuple(parameters)
+    ).fetchall()
+    return [_rowids(id_) for (id_,) in found]
+
+
+def _rowids(space: int) -> range:
+    return range(space << 40, (space + 1) << 40)
+
+
+def _set(connection: apsw.Connection, **settings: int | str | None) -> None:
+    for key, value in settings.items():
+        if value is None:
+            connection.execute("DELETE FROM __memoturn_settings WHERE key = ?", (key,))
+        else:
+            connection.execute("INSERT OR REPLACE INTO __memoturn_settings VALUES (?, ?)", (key, value))

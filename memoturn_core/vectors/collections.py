@@ -55,7 +55,7 @@ async def upsert(profile: Profile, request: VectorUpsertRequest) -> Reply:
     idempotent=True,
 )
 async def search(profile: Profile, request: VectorSearchRequest) -> Reply:
-    """Find the ids whose vectors are nearest to a vector, by cosine distance; nearest first."""
+    """Find the ids whose vectors are nearest by cosine; call it with an embedding like those that were kept."""
     vector = as_vector(request.vector)
     while True:
         # Not a long read: that would build the index beside the one that stays, and again with each search.
@@ -77,7 +77,7 @@ async def search(profile: Profile, request: VectorSearchRequest) -> Reply:
     idempotent=True,
 )
 async def delete(profile: Profile, request: VectorDeleteRequest) -> Reply:
-    """Delete the vector under an id. A collection goes with its last vector."""
+    """Delete the vector under an id; call it when what it stood for is gone. A collection goes with its last one."""
     done = await profile.write(
         lambda transaction: rows.delete(transaction, request.collection, request.id), create=False
     )
@@ -97,6 +97,6 @@ async def delete(profile: Profile, request: VectorDeleteRequest) -> Reply:
     idempotent=True,
 )
 async def listing(profile: Profile, _request: VectorCollectionsRequest) -> Reply:
-    """List the collections of vectors, their dimensions and how many vectors each has."""
+    """List the collections of vectors with their dimensions and sizes; call it to see what there is."""
     found = await profile.read(rows.collections, long=True)
     return Reply(VectorCollectionsResponse(collections=found.value), found.txid)

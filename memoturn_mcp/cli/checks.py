@@ -278,6 +278,8 @@ def provider(name: str, endpoint: Endpoint | None, without: str) -> Finding:
     """What is configured; nothing is sent to it, for that may cost money."""
     if endpoint is None:
         return Finding(name, "ok", f"none configured: {without}")
+    if endpoint.provider == "local":
+        return Finding(name, "ok", f"{endpoint.model}, in this process")
     return Finding(name, "ok", f"{endpoint.model} by {endpoint.provider} at {endpoint.base_url}; not contacted")
 
 

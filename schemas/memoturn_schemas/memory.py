@@ -17,6 +17,7 @@ from memoturn_schemas.names import SessionId
 
 MemoryType = Literal["fact", "event", "instruction", "task"]
 Channel = Literal["topic", "keyword", "vector"]
+Fusion = Literal["relevance", "rrf"]
 Status = Literal["created", "duplicate", "revived"]
 
 BATCH_LIMIT = 1_000
@@ -158,8 +159,8 @@ class RecallRequest(RequestModel):
     """Also search the verbatim transcript, into a list of its own."""
     as_of: Moment | None = None
     """Recall over the memory as it stood at this moment, without rewinding anything."""
-    fusion: Literal["rrf"] = "rrf"
-    """How the channels are combined: weighted reciprocal rank."""
+    fusion: Fusion = "relevance"
+    """How what was found is ranked: by `relevance`, or by `rrf`, weighted reciprocal rank."""
 
     @model_validator(mode="after")
     def _something_to_look_for(self) -> Self:

