@@ -142,10 +142,10 @@ def _keep(transaction: Transaction, portion: _Portion, vectors: Sequence[Vector]
             continue
         space = accept(connection, vector, model=model)
         if space is None:  # clients have fixed another dimension, and no memory can have a vector of this model
-            return embedded(connection, _ALL)
+            return embedded(connection, _ALL, model)
         MemoryVectors.delete(transaction, [lacking.rowid], superseded(connection, model))
         if not MemoryVectors.has(connection, lacking.rowid, comparable(connection, len(vector), model)):
             MemoryVectors.insert(transaction, lacking.rowid, vector, space)
     # Looked at anew, for others may have been here meanwhile.
     left = _portion(connection, model)
-    return left is not None and embedded(connection, left.lacking[0].rowid - 1 if left.lacking else left.through)
+    return left is not None and embedded(connection, left.lacking[0].rowid - 1 if left.lacking else left.through, model)

@@ -105,10 +105,10 @@ def to_embed(connection: apsw.Connection, model: str) -> int | None:
     return known.unembedded if known.model == model else _first_to_embed(connection)
 
 
-def embedded(connection: apsw.Connection, through: int) -> bool:
-    """Memories up to and with `through` lack no vector that they can have; whether there are more."""
+def embedded(connection: apsw.Connection, through: int, model: str) -> bool:
+    """Memories up to and with `through` lack no vector of this model that they can have; whether there are more."""
     after = _first_to_embed(connection, through + 1)
-    _set(connection, embedding_unembedded=after)
+    _set(connection, embedding_model=model, embedding_unembedded=after)
     return after is not None
 
 
