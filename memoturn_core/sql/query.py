@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import apsw
 
+from memoturn_core.caller import current_caller
 from memoturn_core.operations import Reply, Rest, Scope, Target, operation
 from memoturn_core.profiles import Profile
 from memoturn_core.sql.run import Statement, run
@@ -54,6 +55,8 @@ async def query(profile: Profile, request: QueryRequest) -> Reply:
         if read.value is not None:
             return Reply(QueryResponse(results=read.value, txid=read.txid), read.txid)
     if profile.scope < Scope.WRITE:
+        if current_caller().scope >= Scope.WRITE:
+            raise Forbidden(f"token revoked: {profile.name} was deleted after it was issued")
         raise Forbidden("stmts: a statement that is not read-only needs scope write")
     written = await profile.write(
         lambda transaction: run(transaction.connection, batch, writing=True, hurried=transaction.hurried), long=True
