@@ -11,7 +11,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from copy import copy
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from memoturn_core.address import MAIN, Address
@@ -112,6 +113,12 @@ class Profile:
     def ref(self) -> BranchRef:
         """Raises `DatabaseNotFound`."""
         return BranchRef(self._require_entry().uuid, self.address.branch)
+
+    def on(self, branch: str) -> Profile:
+        """The same request on another branch."""
+        other = copy(self)
+        other.address = replace(self.address, branch=branch)
+        return other
 
     def branch(self, name: str) -> BranchRef:
         """Another branch of the database; raises `DatabaseNotFound`."""

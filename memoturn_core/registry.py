@@ -6,7 +6,7 @@ from memoturn_core import branches, databases, durability, health
 from memoturn_core.access import minting
 from memoturn_core.documents import documents
 from memoturn_core.kv import store as kv
-from memoturn_core.memory import ingest, language, recall, records, sessions, transcript
+from memoturn_core.memory import ingest, language, merging, recall, records, sessions, transcript
 from memoturn_core.operations import DECLARED, Operation
 from memoturn_core.sql import query
 from memoturn_core.vectors import collections as vectors
@@ -14,7 +14,7 @@ from memoturn_core.vectors import collections as vectors
 _MODULES = (
     *(recall, ingest, records, transcript, sessions, language),
     *(query, documents, kv, vectors),
-    *(branches, durability, databases, minting, health),
+    *(branches, merging, durability, databases, minting, health),
 )
 
 OPERATIONS: dict[str, Operation] = {

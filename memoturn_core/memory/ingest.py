@@ -7,6 +7,9 @@ A memory's state is one of: absent, active, superseded. A task whose time has ru
     superseded  --assert--> active       `revived`; what replaced it becomes superseded by it
     expired task --assert--> active      `revived`, with a fresh TTL; the first writer's source stays
 
+The result of a new memory also names the active ones that say the same in other words (`similarity`). In one batch
+the later names the earlier. Nothing else depends on it.
+
 Contract section 1.
 """
 
@@ -22,6 +25,7 @@ from memoturn_core.memory import rows
 from memoturn_core.memory.identity import canonical_json, format_id, memory_key
 from memoturn_core.memory.rows import Row
 from memoturn_core.memory.sessions import touch
+from memoturn_core.memory.similarity import similar
 from memoturn_core.memory.vectors import accept, embedded_text, missed, to_embed
 from memoturn_core.node import Node
 from memoturn_core.operations import Reply, Rest, Scope, Target, operation
@@ -32,6 +36,9 @@ from memoturn_schemas.memory import TASK_TTL_S, IngestRequest, IngestResponse, I
 from memoturn_storage.handle import Transaction
 
 log = structlog.get_logger("memoturn")
+
+_HINTED = 32
+"""New memories of a batch to which similar ones are looked for: more than an agent has to say, fewer than an import."""
 
 
 def fill_defaults(arguments: dict[str, Any], source: str | None) -> dict[str, Any]:
@@ -93,7 +100,7 @@ async def keep(profile: Profile, items: Sequence[MemoryItem]) -> Reply:
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
+class Prepared:
     """An item with all that can be worked out before the transaction."""
 
     item: MemoryItem
@@ -102,10 +109,10 @@ class _Prepared:
     vector: Vector | None
 
 
-def _prepare(item: MemoryItem, embedded: Sequence[float] | None) -> _Prepared:
+def _prepare(item: MemoryItem, embedded: Sequence[float] | None) -> Prepared:
     content = canonical_json(item.content)
     values = item.embedding or embedded
-    return _Prepared(
+    return Prepared(
         item,
         memory_key(item.type, item.topic_key, content),
         content,
@@ -128,23 +135,41 @@ async def _embedded(node: Node, items: Sequence[MemoryItem]) -> dict[int, list[f
         return {}
 
 
-def _ingest(transaction: Transaction, batch: Sequence[_Prepared], model: str | None) -> tuple[list[IngestResult], bool]:
+def _ingest(transaction: Transaction, batch: Sequence[Prepared], model: str | None) -> tuple[list[IngestResult], bool]:
     """The results, and whether memories lack vectors of `model`, the node's."""
     now = transaction.ambient.now_ms()
     results = []
+    new: list[tuple[IngestResult, int, str]] = []
     sessions: dict[str, bool] = {}
     for prepared in batch:
-        result = _assert(transaction, prepared, now, model)
+        result, rowid = assert_one(transaction, prepared, now, model)
         results.append(result)
+        if rowid is not None:
+            new.append((result, rowid, prepared.item.summary))
         if prepared.item.session_id is not None:
             active = result["status"] != "duplicate"
             sessions[prepared.item.session_id] = sessions.get(prepared.item.session_id, False) or active
     for session_id, active in sessions.items():
         touch(transaction, session_id, now, active=active)
+    _hint(transaction, new)
     return results, model is not None and to_embed(transaction.connection, model) is not None
 
 
-def _assert(transaction: Transaction, prepared: _Prepared, now: int, model: str | None) -> IngestResult:
+def _hint(transaction: Transaction, new: Sequence[tuple[IngestResult, int, str]]) -> None:
+    """Name in the results of new memories, each with its row and its summary, what says the same.
+
+    It comes last, for an item of the batch may supersede what an earlier one is similar to.
+    """
+    for place, (result, rowid, summary) in enumerate(new[:_HINTED], start=1):
+        named = similar(transaction, rowid, summary, later={each for _, each, _ in new[place:]})
+        if named:
+            result["similar"] = named
+
+
+def assert_one(
+    transaction: Transaction, prepared: Prepared, now: int, model: str | None
+) -> tuple[IngestResult, int | None]:
+    """Write a memory by the states above; the result, and the row that has become active, if one has."""
     known = Row.one(transaction.connection, "id = ?", (prepared.key,))
     result = IngestResult(id=format_id(prepared.key), status="created", superseded=[])
     if known is not None and known.superseded_at is not None:
@@ -154,10 +179,10 @@ def _assert(transaction: Transaction, prepared: _Prepared, now: int, model: str 
             "UPDATE __memoturn_memories SET superseded_at = NULL, superseded_by = NULL WHERE rowid = ?",
             (known.rowid,),
         )
-        return result
+        return result, known.rowid
     if known is not None and not known.expired(now):
         result["status"] = "duplicate"
-        return result
+        return result, None
     row = _new_row(prepared, now)
     if known is not None:
         result["status"] = "revived"
@@ -172,10 +197,10 @@ def _assert(transaction: Transaction, prepared: _Prepared, now: int, model: str 
     rowid = rows.insert(transaction, row, vector, space)
     if vector is None and model is not None and row.type != "task":
         missed(transaction.connection, rowid)
-    return result
+    return result, rowid
 
 
-def _supersede_active(transaction: Transaction, prepared: _Prepared, now: int) -> list[str]:
+def _supersede_active(transaction: Transaction, prepared: Prepared, now: int) -> list[str]:
     topic = prepared.item.topic_key
     if topic is None:
         return []
@@ -192,7 +217,7 @@ def _supersede_active(transaction: Transaction, prepared: _Prepared, now: int) -
     return [format_id(key) for _, key in active]
 
 
-def _new_row(prepared: _Prepared, now: int) -> Row:
+def _new_row(prepared: Prepared, now: int) -> Row:
     item = prepared.item
     expires_at = None
     if item.type == "task":

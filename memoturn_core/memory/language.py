@@ -1,10 +1,14 @@
-"""Extract and ask: what needs a language model, off the write path. Contract section 2, items 42 to 48."""
+"""Extract and ask: a language model, off the write path, or rules for what is stated explicitly.
+
+Contract section 2, items 42 to 48.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import cast
 
+from memoturn_core.memory.extraction.rules import propose
 from memoturn_core.memory.identity import canonical_json
 from memoturn_core.memory.ingest import keep
 from memoturn_core.memory.recall import recall
@@ -71,9 +75,12 @@ async def extract(profile: Profile, request: ExtractRequest) -> Reply:
 
     What is worth remembering is kept as ingest would; with dry_run it is only proposed.
     """
-    model = _model(profile)
     turns = [Turn(turn.role, turn.content) for turn in request.turns]
-    items = _items(await model.extract(turns), request)
+    if request.extractor == "rules":
+        proposals = await profile.node.wait_for(lambda: propose(turns))
+    else:
+        proposals = await _model(profile).extract(turns)
+    items = _items(proposals, request)
     if request.dry_run:
         return Reply(ExtractResponse(proposed=[_proposed(item) for item in items]), status=200)
     if not items:

@@ -21,6 +21,7 @@ import numpy as np
 
 from memoturn_core.memory.lexicon import NOBODY, Flags, Floats, Ints, Lexicon, Places
 from memoturn_core.memory.text import Term
+from memoturn_schemas.memory import Contribution
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,8 @@ class Weights:
 
 
 WEIGHTS = Weights()
+_WHOLE = 1 + WEIGHTS.neighbour + WEIGHTS.session
+"""What a row that is worth 1 comes to with what it is lent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,8 @@ class Ranking:
     """Those that answer the query, ascending."""
     worded: Flags
     """Of all places, which have a word of the query themselves."""
+    words: Floats
+    """Of all places, the share of the query's words that counts for them."""
 
 
 def relevance(lexicon: Lexicon, terms: Sequence[Term], near: Sequence[tuple[int, float]]) -> Ranking:
@@ -66,29 +71,64 @@ def relevance(lexicon: Lexicon, terms: Sequence[Term], near: Sequence[tuple[int,
     Returns:
         Scores of at most 1.
     """
-    weights = WEIGHTS
     words, matched = _words(lexicon, terms, context=True)
     places = lexicon.places([rowid for rowid, _ in near])
     cosines = np.array([cosine for _, cosine in near])
     if not matched.any():
         scores = np.zeros(lexicon.count)
         scores[places] = cosines
-        return Ranking(scores, np.sort(places), matched)
-    scores, found = words, matched
+        return Ranking(scores, np.sort(places), matched, words)
+    found = matched
     if near:
-        closeness = np.full(lexicon.count, cosines[-1])
-        closeness[places] = cosines
-        scores = (1 - weights.vector) * words + weights.vector * closeness
         found = matched.copy()
         found[places] = True
-    scores = np.where(lexicon.asking, weights.asking * scores, scores) * lexicon.alive
-    return Ranking(_with_surroundings(lexicon, scores), np.flatnonzero(found), matched)
+    by_words, by_vector = _parts(lexicon, words, near)
+    own = _told(lexicon, by_words + by_vector)
+    lent, best = _surroundings(lexicon, own)
+    return Ranking((own + lent + best) / _WHOLE, np.flatnonzero(found), matched, words)
 
 
 def plain(lexicon: Lexicon, terms: Sequence[Term]) -> Ranking:
     """By words, BM25."""
     words, matched = _words(lexicon, terms, context=False)
-    return Ranking(words, np.flatnonzero(matched), matched)
+    return Ranking(words, np.flatnonzero(matched), matched, words)
+
+
+def contributions(
+    lexicon: Lexicon, ranking: Ranking, near: Sequence[tuple[int, float]], places: Places
+) -> dict[Contribution, Floats]:
+    """What makes up the scores that `relevance` gave some places, from the same `near`; they add up to the scores."""
+    if not ranking.worded.any():
+        return {"vector": ranking.scores[places]}
+    by_words, by_vector = _parts(lexicon, ranking.words, near)
+    stated = by_words + by_vector
+    own = _told(lexicon, stated)
+    lent, best = _surroundings(lexicon, own)
+    parts: dict[Contribution, Floats] = {
+        "words": by_words,
+        "vector": by_vector,
+        "asking": own - stated,
+        "neighbours": lent,
+        "session": best,
+    }
+    return {name: part[places] / _WHOLE for name, part in parts.items()}
+
+
+def by_words(ranking: Ranking) -> Ranking:
+    """Those that have a word themselves, by the words alone."""
+    return Ranking(ranking.words, np.flatnonzero(ranking.worded), ranking.worded, ranking.words)
+
+
+def shares(lexicon: Lexicon, terms: Sequence[Term], places: Places, *, context: bool) -> tuple[Floats, Flags]:
+    """For each word of the query, at each of some places: its share of what all of them count for there.
+
+    Returns:
+        Shares that add up to 1 at each place, or are all 0, and whether the row there has the word itself.
+    """
+    each = [_words(lexicon, [term], context=context) for term in terms]
+    counted = np.array([_rarity(lexicon, int(has.sum())) * words[places] for words, has in each])
+    whole = counted.sum(axis=0)
+    return counted / np.where(whole > 0, whole, 1.0), np.array([has[places] for _, has in each])
 
 
 def best_first(ranking: Ranking, probe: int) -> Iterator[Places]:
@@ -115,7 +155,7 @@ def _words(lexicon: Lexicon, terms: Sequence[Term], *, context: bool) -> tuple[F
         places, counts = _occurrences(lexicon, term)
         if not len(places):
             continue
-        rarity = float(np.log1p((lexicon.alive_count - len(places) + 0.5) / (len(places) + 0.5)))
+        rarity = _rarity(lexicon, len(places))
         counted = rarity * counts / (counts + saturation[places])
         whole += rarity
         matched[places] = True
@@ -124,6 +164,11 @@ def _words(lexicon: Lexicon, terms: Sequence[Term], *, context: bool) -> tuple[F
         else:
             share[places] += counted
     return share / (whole or 1.0), matched
+
+
+def _rarity(lexicon: Lexicon, having: int) -> float:
+    """What it is worth to know that a row has a word which so many rows have: inverse document frequency."""
+    return float(np.log1p((lexicon.alive_count - having + 0.5) / (having + 0.5)))
 
 
 def _occurrences(lexicon: Lexicon, term: Term) -> tuple[Places, Ints]:
@@ -159,16 +204,29 @@ def _heard(lexicon: Lexicon, places: Places, counted: Floats) -> Floats:
     return heard
 
 
-def _with_surroundings(lexicon: Lexicon, scores: Floats) -> Floats:
-    """Add what neighbours and sessions lend. A row without a session is one of its own, and has no neighbours."""
-    lent, best = np.zeros(len(scores)), scores
+def _parts(lexicon: Lexicon, words: Floats, near: Sequence[tuple[int, float]]) -> tuple[Floats, Floats]:
+    """What each row's words and its vector count for."""
+    if not near:
+        return words, np.zeros(lexicon.count)
+    closeness = np.full(lexicon.count, near[-1][1])
+    closeness[lexicon.places([rowid for rowid, _ in near])] = [cosine for _, cosine in near]
+    return (1 - WEIGHTS.vector) * words, WEIGHTS.vector * closeness
+
+
+def _told(lexicon: Lexicon, stated: Floats) -> Floats:
+    """What each row is worth by itself: less where it asks, nothing where it is no more."""
+    return np.where(lexicon.asking, WEIGHTS.asking * stated, stated) * lexicon.alive
+
+
+def _surroundings(lexicon: Lexicon, own: Floats) -> tuple[Floats, Floats]:
+    """What neighbours and sessions lend. A row without a session is one of its own, and has no neighbours."""
+    lent, best = np.zeros(len(own)), own
     if lexicon.session_count:
         # One place more, of no worth, for `NOBODY`, which as an index is the last.
-        padded = np.append(scores, 0.0)
+        padded = np.append(own, 0.0)
         lent = np.maximum(padded[lexicon.before], padded[lexicon.after])
         inside = lexicon.session != NOBODY
         of_session = np.zeros(lexicon.session_count)
-        np.maximum.at(of_session, lexicon.session[inside], scores[inside])
-        best = np.where(inside, of_session[lexicon.session], scores)
-    total = scores + WEIGHTS.neighbour * lent + WEIGHTS.session * best
-    return total / (1 + WEIGHTS.neighbour + WEIGHTS.session)
+        np.maximum.at(of_session, lexicon.session[inside], own[inside])
+        best = np.where(inside, of_session[lexicon.session], own)
+    return WEIGHTS.neighbour * lent, WEIGHTS.session * best

@@ -1,17 +1,19 @@
 """Recall: what a profile's memories and transcript hold on a query, best first; nothing relevant is an empty list.
 
-The filters apply before anything is ranked; what finds and ranks is `memoturn_core.memory.search`. Contract section 2.
+The filters apply before anything is ranked; what finds and ranks is `memoturn_core.memory.search`, and what says why
+`memoturn_core.memory.explanation`. Contract section 2.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
-from memoturn_core.memory import turns
+from memoturn_core.memory import explanation, turns
+from memoturn_core.memory.explanation import Explainer
+from memoturn_core.memory.filters import Filters
 from memoturn_core.memory.rows import COLUMNS, Row, bound
 from memoturn_core.memory.search import Found, Search
 from memoturn_core.memory.vectors import Embeddings, MemoryVectors, comparable, to_embed
@@ -21,7 +23,14 @@ from memoturn_core.operations import Reply, Rest, Scope, Target, operation
 from memoturn_core.profiles import Profile
 from memoturn_core.vectors.vector import Vector, as_vector
 from memoturn_schemas.errors import UpstreamFailure
-from memoturn_schemas.memory import ConciseRecallResponse, Hit, MemoryType, RecallRequest, RecallResponse
+from memoturn_schemas.memory import (
+    ConciseHit,
+    ConciseRecallResponse,
+    Hit,
+    RecallHit,
+    RecallRequest,
+    RecallResponse,
+)
 from memoturn_storage.handle import Snapshot
 
 log = structlog.get_logger("memoturn")
@@ -30,10 +39,14 @@ log = structlog.get_logger("memoturn")
 def concise(response: RecallResponse) -> dict[str, Any]:
     """What an agent needs to go on: which memories, and what they say."""
     short = {key: value for key, value in response.items() if key != "memories"}
-    return {
-        "memories": [{"id": hit["id"], "summary": hit["summary"]} for hit in response["memories"]],
-        **short,
-    }
+    return {"memories": [_concise_hit(hit) for hit in response["memories"]], **short}
+
+
+def _concise_hit(hit: RecallHit) -> ConciseHit:
+    short = ConciseHit(id=hit["id"], summary=hit["summary"])
+    if "explanation" in hit:
+        short["explanation"] = dict(hit["explanation"])
+    return short
 
 
 @operation(
@@ -62,6 +75,8 @@ async def recall(profile: Profile, request: RecallRequest) -> Reply:
         empty = RecallResponse(memories=[], txid=0)
         if request.include_turns:
             empty["turns"] = []
+        if request.explained:
+            empty["explain"] = explanation.of_nothing(request)
         return Reply(empty, 0)
     vector = await _query_vector(profile.node, request)
     embedder, reembedding = profile.node.embedder, profile.node.reembedding
@@ -71,7 +86,7 @@ async def recall(profile: Profile, request: RecallRequest) -> Reply:
         behind = model is not None and request.as_of is None and to_embed(snapshot.connection, model) is not None
         return search(snapshot, request, vector, model), behind
 
-    found = await profile.read(work, as_of=request.as_of)
+    found = await profile.read(work, as_of=request.as_of, long=request.explained)
     answer, behind = found.value
     if behind and vector is not None and len(vector) and reembedding is not None:
         reembedding.notice(profile.ref)
@@ -104,69 +119,46 @@ def search(
     degraded = vector is not None and not (len(vector) and known.admit(len(vector), model))
     usable = None if degraded else vector
     spaces = [] if usable is None else comparable(connection, len(usable), model or known.model)
-    condition = _Condition.of(request, snapshot.ambient.now_ms())
-    passing = f"SELECT m.rowid FROM __memoturn_memories AS m WHERE m.rowid IN carray(?) AND {condition.sql}"
+    filters = Filters.of(request, snapshot.ambient.now_ms())
+    passing = f"SELECT m.rowid FROM __memoturn_memories AS m WHERE m.rowid IN carray(?) AND {filters.sql}"
 
     def keep(rowids: list[int]) -> set[int]:
-        return set(_rowids(snapshot, passing, (bound(rowids), *condition.parameters)))
+        return set(_rowids(snapshot, passing, (bound(rowids), *filters.parameters)))
 
     def nearest(count: int) -> list[tuple[int, float]]:
         return [] if usable is None else MemoryVectors.nearest(snapshot, usable, spaces, count, keep)
 
-    topic = [] if request.topic_key is None else _of_topic(snapshot, request.topic_key, condition, request.k)
+    # Whether a memory was found is asked of the whole ranking, and so of the whole topic.
+    depth = 2 * request.k if request.explain_id is None else -1
+    topic = [] if request.topic_key is None else _of_topic(snapshot, request.topic_key, filters, depth)
     wanted = Search(MemoryWords, keep, nearest, request.query, topic, request.k, request.fusion)
-    answer: dict[str, Any] = {"memories": _hits(snapshot, wanted.run(snapshot))}
+    evidence = wanted.evidence(snapshot)
+    best = wanted.best(evidence, request.k)
+    answer: dict[str, Any] = {"memories": _hits(snapshot, best)}
     if request.include_turns:
         answer["turns"] = turns.search(
             snapshot, request.query, usable, request.k, request.session_id, fusion=request.fusion
         )
     if degraded:
         answer["degraded"] = ["vector"]
+    if request.explained:
+        explainer = Explainer(snapshot, request, filters, wanted, evidence, usable, spaces)
+        for hit, explained in zip(answer["memories"], explainer.of_hits(best), strict=True):
+            hit["explanation"] = explained
+        answer["explain"] = explainer.of_recall(explanation.of_vector(request, vector, model, admitted=not degraded))
     return answer
-
-
-# --- filters ------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class _Condition:
-    """What a row must meet before it is ranked: SQL over the alias `m`, and its parameters."""
-
-    sql: str
-    parameters: tuple[Any, ...]
-
-    @classmethod
-    def of(cls, request: RecallRequest, now_ms: int) -> _Condition:
-        clauses: list[str] = ["(m.expires_at IS NULL OR m.expires_at > ?)"]
-        parameters: list[Any] = [now_ms]
-        if not request.include_superseded:
-            clauses.append("m.superseded_at IS NULL")
-        if request.types is not None:
-            types: Sequence[MemoryType] = request.types
-            clauses.append(f"m.type IN ({','.join('?' * len(types))})")
-            parameters.extend(types)
-        for clause, value in (
-            ("m.session_id = ?", request.session_id),
-            ("m.source = ?", request.source),
-            ("m.created_at >= ?", request.since),
-            ("m.created_at < ?", request.until),
-        ):
-            if value is not None:
-                clauses.append(clause)
-                parameters.append(value)
-        return cls(" AND ".join(clauses), tuple(parameters))
 
 
 # --- rows ---------------------------------------------------------------------------------------
 
 
-def _of_topic(snapshot: Snapshot, topic_key: str, condition: _Condition, k: int) -> list[int]:
+def _of_topic(snapshot: Snapshot, topic_key: str, filters: Filters, limit: int) -> list[int]:
     """Best first."""
     return _rowids(
         snapshot,
-        f"SELECT m.rowid FROM __memoturn_memories AS m WHERE m.topic_key = ? AND {condition.sql}"
+        f"SELECT m.rowid FROM __memoturn_memories AS m WHERE m.topic_key = ? AND {filters.sql}"
         " ORDER BY m.superseded_at IS NOT NULL, m.created_at DESC, m.rowid DESC LIMIT ?",
-        (topic_key, *condition.parameters, 2 * k),
+        (topic_key, *filters.parameters, limit),
     )
 
 

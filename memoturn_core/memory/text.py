@@ -50,6 +50,12 @@ def words(query: str) -> list[str]:
     return (telling or list(distinct.values()))[:TERMS_AT_MOST]
 
 
+def left_out(query: str) -> list[str]:
+    """The distinct words that are not looked up, folded: those that every sentence has, and those beyond the limit."""
+    kept = {word.lower() for word in words(query)}
+    return [word for word in dict.fromkeys(word.lower() for word in _split(query)) if word not in kept]
+
+
 def terms(query: str) -> list[Term]:
     """What to look up, in order of appearance; nothing where the query has no word."""
     distinct = dict.fromkeys(stem for word in words(query) for stem in stems(word))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import apsw
+import numpy as np
 
 from memoturn_core.vectors.index import VectorIndex
 from memoturn_core.vectors.vector import Vector
@@ -161,6 +162,17 @@ class _RowVectors(VectorIndex):
 
 class MemoryVectors(_RowVectors):
     table = "__memoturn_memory_vectors"
+
+    @classmethod
+    def newest(cls, connection: apsw.Connection, rowid: int, model: str | None) -> tuple[Vector | None, str | None]:
+        """A memory's vector and the model that made it: that of `model`, if it has several."""
+        found: Any = connection.execute(
+            "SELECT vector.embedding, space.model FROM __memoturn_spaces AS space"
+            f" JOIN {cls.table} AS vector ON vector.rowid = (space.id << 40) + ?"
+            " ORDER BY space.model IS NOT ? LIMIT 1",
+            (rowid, model),
+        ).fetchone()
+        return (None, None) if found is None else (np.frombuffer(found[0], dtype="<f4"), found[1])
 
 
 class TurnVectors(_RowVectors):

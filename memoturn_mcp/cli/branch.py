@@ -1,4 +1,4 @@
-"""`memoturn branch ...`: try things on a branch, name a moment, go back to it.
+"""`memoturn branch ...`: try things on a branch, see what came of them and take it over, name a moment, go back to it.
 
 Each command is one operation, as in `memory`. What discards something asks first, but only where a person
 sits at the terminal: a program that pipes is never waited for. Called by `main`.
@@ -7,24 +7,41 @@ sits at the terminal: a program that pipes is never waited for. Called by `main`
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from memoturn_mcp.cli.flags import Format, Reach, Yes, as_moment, on_a_branch, on_a_database
-from memoturn_mcp.cli.single import agree, answer
+from memoturn_mcp.cli.flags import Format, Limit, Reach, Yes, as_moment, on_a_branch, on_a_database
+from memoturn_mcp.cli.single import agree, answer, given
 from memoturn_schemas.errors import BranchNotFound, Conflict, InvalidRequest, MemoturnError
 
 if TYPE_CHECKING:
     from memoturn_core.address import Address
 
+
+class OnConflict(StrEnum):
+    """As `memoturn_schemas.merging` has it."""
+
+    OURS = "ours"
+    THEIRS = "theirs"
+    NEWEST = "newest"
+    FAIL = "fail"
+
+
 app = typer.Typer(help="Try things on a branch, and go back.", no_args_is_help=True, rich_markup_mode=None)
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="The branch.")]
 
-_HINTS: dict[type[MemoturnError], str] = {
+Hints = Mapping[type[MemoturnError], str]
+
+_HINTS: Hints = {
     BranchNotFound: "`memoturn branch list` shows the branches, `memoturn storage inspect` a branch's checkpoints",
     Conflict: "`memoturn storage inspect` shows how far the history goes; a time needs a colon",
+}
+_MERGE_HINTS: Hints = {
+    **_HINTS,
+    Conflict: "`memoturn branch diff` shows both sides; --on-conflict or --topic and --id choose among them",
 }
 
 
@@ -128,13 +145,66 @@ def promote(
     _run("branch_promote", {"branch": name, "keep_as": keep_as}, reach, output)
 
 
-def _run(name: str, arguments: Mapping[str, Any], reach: Reach, output: Format | None) -> None:
+@app.command()
+@on_a_database
+def diff(
+    reach: Reach,
+    output: Format | None,
+    name: Name,
+    against: Annotated[
+        str | None, typer.Option("--against", metavar="BRANCH", help="The branch to compare it with; main by default.")
+    ] = None,
+    limit: Limit = None,
+) -> None:
+    """Show what two branches have learnt and forgotten since they parted."""
+    _run("branch_diff", {"branch": name, "against": against, "limit": limit}, reach, output)
+
+
+@app.command()
+@on_a_database
+def merge(
+    reach: Reach,
+    output: Format | None,
+    name: Name,
+    into: Annotated[
+        str | None, typer.Option("--into", metavar="BRANCH", help="The branch that takes it over; main by default.")
+    ] = None,
+    topics: Annotated[
+        list[str] | None, typer.Option("--topic", metavar="KEY", help="Only this topic; may be given several times.")
+    ] = None,
+    ids: Annotated[
+        list[str] | None, typer.Option("--id", metavar="ID", help="Only this memory; may be given several times.")
+    ] = None,
+    on_conflict: Annotated[
+        OnConflict | None,
+        typer.Option("--on-conflict", help="What to keep where both changed a topic; ours is what --into has."),
+    ] = None,
+    forget: Annotated[bool, typer.Option("--forget", help="Also forget what the branch has forgotten.")] = False,
+    yes: Yes = False,
+) -> None:
+    """Take what a branch has learnt into another; the branch stays."""
+    for topic in topics or ():
+        given({"topic": topic})
+    if forget:
+        agree(yes, f"Forget on {into or 'main'} of {_called(_addressed(reach))} what was forgotten on {name}?")
+    arguments = {
+        "branch": name,
+        "into": into,
+        "topics": topics or None,
+        "ids": ids or None,
+        "on_conflict": on_conflict,
+        "forget": forget or None,
+    }
+    _run("branch_merge", arguments, reach, output, _MERGE_HINTS)
+
+
+def _run(name: str, arguments: Mapping[str, Any], reach: Reach, output: Format | None, hints: Hints = _HINTS) -> None:
     """Run one operation and show what it answers, with a hint where it is refused."""
     for key, value in arguments.items():
         # A shell passes on bytes that are not UTF-8; none of these can hold anything but ASCII.
         if isinstance(value, str) and not value.isascii():
             raise InvalidRequest(f"{key}: must be ASCII")
-    answer(name, arguments, reach, output, hints=_HINTS)
+    answer(name, arguments, reach, output, hints=hints)
 
 
 def _addressed(reach: Reach) -> Address:

@@ -125,6 +125,11 @@ def recall(
     ] = False,
     turns: Annotated[bool, typer.Option("--turns", help="Also search the transcript.")] = False,
     as_of: AsOf = None,
+    explain: Annotated[bool, typer.Option("--explain", help="Also say what made each score.")] = False,
+    explain_id: Annotated[
+        str | None,
+        typer.Option("--explain-id", metavar="ID", help="Also say why this memory was found, or why it was not."),
+    ] = None,
 ) -> None:
     """Search the memories; best first."""
     _refuse(query is None and topic is None, "QUERY: is required; give words to look for, or --topic")
@@ -139,6 +144,8 @@ def recall(
         "k": k,
         "include_superseded": include_superseded or None,
         "include_turns": turns or None,
+        "explain": explain or None,
+        "explain_id": explain_id,
         "as_of": None if as_of is None else as_moment("--as-of", as_of),
     }
     answer("memory_recall", arguments, reach, output)

@@ -18,6 +18,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from memoturn_mcp.cli import explanations
 from memoturn_mcp.cli.printable import printable
 from memoturn_storage.ambient import SystemAmbient
 
@@ -116,6 +117,8 @@ def _recalled(value: Mapping[str, Any], now: int) -> RenderableType:
         parts.append(_turns(value["turns"]) if value["turns"] else plain("no turns of the transcript match"))
     if value.get("degraded"):
         parts.append(plain(f"searched without: {', '.join(value['degraded'])}", "yellow"))
+    if "explain" in value:
+        parts += [plain(line) for line in explanations.of_recall(value["explain"], lambda ms: age(ms, now))]
     return Group(*parts)
 
 
@@ -133,6 +136,8 @@ def _hits(hits: list[Any], now: int) -> Table:
         memory.append(f"\n{printable(hit['id'])}", "dim")
         if hit["superseded_by"] is not None:
             memory.append("\nsuperseded", "yellow")
+        if "explanation" in hit:
+            memory.append(f"\n{printable(explanations.of_hit(hit['explanation']))}", "dim")
         made.add_row(
             memory,
             plain(hit["type"]),
@@ -265,6 +270,41 @@ def _promoted(value: Mapping[str, Any], _: int) -> RenderableType:
     return plain(f"main is what {value['promoted']} is, after transaction {value['txid']}")
 
 
+def _differing(value: Mapping[str, Any], _: int) -> RenderableType:
+    parts: list[RenderableType] = []
+    for side in (value["branch"], value["against"]):
+        made = table("what", "summary", "topic", "id")
+        made.columns[3].no_wrap = True
+        for what in ("created", "revived", "superseded", "forgotten"):
+            for memory in side[what]:
+                made.add_row(
+                    plain(what), plain(memory.get("summary")), plain(memory["topic_key"]), plain(memory["id"], "dim")
+                )
+        counts = ", ".join(f"{count} {what}" for what, count in side["counts"].items() if count)
+        parts.append(plain(f"{side['branch']} since transaction {value['fork_txid']}: {counts or 'nothing'}", "bold"))
+        parts += [made, plain("")] if counts else []
+    if value["conflict_count"]:
+        made = table("topic", value["branch"]["branch"], value["against"]["branch"])
+        for conflict in value["conflicts"]:
+            made.add_row(
+                plain(conflict["topic_key"]),
+                plain(conflict["branch"]["summary"]),
+                plain(conflict["against"]["summary"]),
+            )
+        parts += [plain(f"both changed {value['conflict_count']} of the topics", "bold"), made]
+    return Group(*parts)
+
+
+def _merged(value: Mapping[str, Any], now: int) -> RenderableType:
+    parts = [_ingested(value, now)]
+    for conflict in value["conflicts"]:
+        owner = value["branch"] if conflict["taken"] == "theirs" else value["into"]
+        parts.append(plain(f"{conflict['topic_key']} is what {owner} has come to"))
+    if value["forgotten"]:
+        parts.append(plain(f"{len(value['forgotten'])} forgotten"))
+    return Group(*parts, plain(f"{value['into']} had {value['unchanged']} already", "dim"))
+
+
 def _synced(value: Mapping[str, Any], _: int) -> RenderableType:
     return plain(f"object storage has everything up to transaction {value['txid']}")
 
@@ -325,6 +365,8 @@ _TABLES: dict[str, Callable[[Mapping[str, Any], int], RenderableType]] = {
     "branch_checkpoint": _checkpointed,
     "branch_rewind": _rewound,
     "branch_promote": _promoted,
+    "branch_diff": _differing,
+    "branch_merge": _merged,
     "sync": _synced,
     "storage_inspect": _stored,
     "storage_restore": _restored,

@@ -18,6 +18,10 @@ from memoturn_schemas.names import SessionId
 MemoryType = Literal["fact", "event", "instruction", "task"]
 Channel = Literal["topic", "keyword", "vector"]
 Fusion = Literal["relevance", "rrf"]
+Contribution = Literal["topic", "words", "vector", "asking", "neighbours", "session"]
+FilterName = Literal["expired", "superseded", "types", "session_id", "source", "since", "until"]
+Outcome = Literal["found", "beyond_k", "not_matching", "superseded", "expired", "filtered", "unknown"]
+Extractor = Literal["model", "rules"]
 Status = Literal["created", "duplicate", "revived"]
 
 BATCH_LIMIT = 1_000
@@ -82,10 +86,13 @@ class IngestRequest(RequestModel):
 
 
 class IngestResult(TypedDict):
+    """`similar` are ids of active memories that say the same in other words, the most similar first, three at most."""
+
     id: str
     status: Status
     superseded: list[str]
     embedding: NotRequired[Literal["skipped_dimension"]]
+    similar: NotRequired[list[str]]
 
 
 class IngestResponse(TypedDict):
@@ -161,6 +168,10 @@ class RecallRequest(RequestModel):
     """Recall over the memory as it stood at this moment, without rewinding anything."""
     fusion: Fusion = "relevance"
     """How what was found is ranked: by `relevance`, or by `rrf`, weighted reciprocal rank."""
+    explain: bool = False
+    """Also say what made each score, and what was looked up, filtered out and left out."""
+    explain_id: Annotated[str, Field(min_length=1)] | None = None
+    """The id of a memory: explain, and say whether it was found, and if not, why."""
 
     @model_validator(mode="after")
     def _something_to_look_for(self) -> Self:
@@ -170,10 +181,85 @@ class RecallRequest(RequestModel):
             raise ValueError("include_turns needs a query or an embedding to search the transcript by")
         return self
 
+    @property
+    def explained(self) -> bool:
+        return self.explain or self.explain_id is not None
+
 
 class Hit(MemoryCore):
     score: float
     channels: list[Channel]
+
+
+class ChannelRank(TypedDict):
+    """Where a channel found a hit, from 1; `weight` is the channel's, under `rrf`."""
+
+    rank: int
+    weight: NotRequired[float]
+    cosine: NotRequired[float]
+
+
+class TermScore(TypedDict):
+    """A word of the query as written; `nearby` where only rows next to this one have it."""
+
+    word: str
+    score: float
+    nearby: NotRequired[bool]
+
+
+class Explanation(TypedDict):
+    """`contributions` add up to the score, the scores of `terms` to `words` in it; both to six digits, without nulls.
+
+    Under `relevance` a topic hit has its score from the topic alone.
+    """
+
+    channels: dict[Channel, ChannelRank]
+    terms: list[TermScore]
+    contributions: dict[Contribution, float]
+
+
+class VectorExplanation(TypedDict, total=False):
+    """`by` is the model that embedded the query, or `request`; `missing` says why there is no vector channel."""
+
+    by: str
+    missing: Literal["no_embedder", "no_query", "embedder_failed", "other_space", "none_stored"]
+
+
+class MemoryOutcome(TypedDict):
+    """What became of the memory that was asked about. `filters` are those that keep it out.
+
+    `cosine` is its own, `least_cosine` that of the last which was near enough; `embedded` is false where it has no
+    vector to compare. `beyond_k` is without a rank where `rrf` looks no further down its channels.
+    """
+
+    outcome: Outcome
+    rank: NotRequired[int]
+    score: NotRequired[float]
+    explanation: NotRequired[Explanation]
+    superseded_by: NotRequired[str | None]
+    superseded_at: NotRequired[int]
+    expires_at: NotRequired[int]
+    filters: NotRequired[list[FilterName]]
+    embedded: NotRequired[bool]
+    cosine: NotRequired[float]
+    least_cosine: NotRequired[float]
+
+
+class RecallExplanation(TypedDict):
+    """`candidates` are the memories of the topic, with a word or with a vector; `removed` counts each of them once,
+    at the first filter that it fails.
+    """
+
+    words: list[str]
+    left_out: list[str]
+    vector: VectorExplanation
+    candidates: int
+    removed: dict[FilterName, int]
+    memory: NotRequired[MemoryOutcome]
+
+
+class RecallHit(Hit):
+    explanation: NotRequired[Explanation]
 
 
 class TurnHit(TypedDict):
@@ -187,23 +273,26 @@ class TurnHit(TypedDict):
 
 
 class RecallResponse(TypedDict):
-    memories: list[Hit]
+    memories: list[RecallHit]
     turns: NotRequired[list[TurnHit]]
     degraded: NotRequired[list[Channel]]
+    explain: NotRequired[RecallExplanation]
     txid: int
 
 
 class ConciseHit(TypedDict):
     id: str
     summary: str
+    explanation: NotRequired[dict[str, Any]]
 
 
 class ConciseRecallResponse(TypedDict):
-    """What agents get unless they ask for more."""
+    """What agents get unless they ask for more; what explains is shaped as in the full answer."""
 
     memories: list[ConciseHit]
     turns: NotRequired[list[TurnHit]]
     degraded: NotRequired[list[Channel]]
+    explain: NotRequired[dict[str, Any]]
 
 
 class AskRequest(RequestModel):
@@ -249,6 +338,8 @@ class ExtractRequest(RequestModel):
     """The conversation's id, stamped on what is kept."""
     source: Annotated[str, Field(min_length=1)] | None = None
     """Which agent or program says so."""
+    extractor: Extractor = "model"
+    """`rules` takes only what is stated explicitly ("I live in", "from now on"), and needs no language model."""
     dry_run: bool = False
     """Only propose; write nothing."""
 

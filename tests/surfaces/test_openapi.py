@@ -63,7 +63,8 @@ def test_values_are_bytes_both_ways_and_their_options_are_in_the_query():
 
 def test_headers_are_named_where_they_mean_something():
     durable = {operation.name for operation in OPERATIONS.values() if operation.durable}
-    assert {re.sub("_(bare|in_profile)$", "", name) for name in with_parameter("Memoturn-Durability")} == durable
+    further = "_(bare|in_profile|in_control)$"
+    assert {re.sub(further, "", name) for name in with_parameter("Memoturn-Durability")} == durable
     for header in ("Memoturn-Min-Txid", "Memoturn-Consistency"):
         assert {"memory_recall", "memory_window", "query", "query_bare", "kv_get"} <= with_parameter(header)
         assert not {"memory_ingest", "kv_put", "branch_list", "list_databases", "db_delete"} & with_parameter(header)

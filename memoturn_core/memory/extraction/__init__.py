@@ -1,0 +1,1 @@
+"""Extraction by rules: what a conversation states explicitly, without a language model."""
