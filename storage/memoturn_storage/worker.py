@@ -15,9 +15,8 @@ import threading
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import structlog
 
@@ -29,6 +28,7 @@ from memoturn_storage.handle import Handle, ReadJob, Result, Snapshot, Transacti
 from memoturn_storage.manifest import BranchRef
 from memoturn_storage.publisher import Publisher
 from memoturn_storage.schema import Schema
+from memoturn_storage.slot import Effect, Slot, take
 from memoturn_storage.tail import Backlog
 from memoturn_storage.waking import Waker
 
@@ -39,41 +39,6 @@ V = TypeVar("V")
 
 Sweep = Callable[[Snapshot], Callable[[Transaction], None] | None]
 """Looks at a branch; what it answers is then to be committed there."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Effect:
-    run: Callable[[], None]
-    wakes: bool
-    """Whether it opens the branch where that sleeps."""
-    long: bool = False
-    """Whether it may take as long as a request may, and so does not belong among those that others wait for."""
-
-
-@dataclass(slots=True, eq=False)
-class _Slot:
-    """A branch that is open or has work."""
-
-    ref: BranchRef
-    writes: deque[WriteJob] = field(default_factory=deque)
-    reads: deque[ReadJob] = field(default_factory=deque)
-    effects: deque[_Effect] = field(default_factory=deque)
-    branch: Branch | None = None
-    taken: bool = False
-    """Whether a turn or an effect has it, so that no other begins."""
-    waking: bool = False
-    """Whether a place among the open ones is kept for it."""
-    served: bool = False
-    """Whether it had a turn since it was woken: then it may make room for others although it has more to do."""
-    folding: bool = False
-    used_at: float = 0.0
-
-    @property
-    def has_work(self) -> bool:
-        return bool(self.effects or self.writes or self.reads)
-
-    def drop_cancelled(self) -> None:
-        self.writes = deque(job for job in self.writes if not job.future.cancelled())
 
 
 class Worker:
@@ -112,11 +77,11 @@ class Worker:
         self._group = group
         self._unwritten: Handle | None = None
         self._wake = threading.Condition(threading.RLock())
-        self._slots: dict[BranchRef, _Slot] = {}
-        self._ready: OrderedDict[_Slot, None] = OrderedDict()
-        self._open: OrderedDict[_Slot, None] = OrderedDict()
+        self._slots: dict[BranchRef, Slot] = {}
+        self._ready: OrderedDict[Slot, None] = OrderedDict()
+        self._open: OrderedDict[Slot, None] = OrderedDict()
         self._waking_now = 0
-        self._parked: deque[_Slot] = deque()
+        self._parked: deque[Slot] = deque()
         self._unshipped: dict[BranchRef, Backlog] = {}
         self._closing = False
         self._failures_before_closing = 0
@@ -163,7 +128,7 @@ class Worker:
 
         with self._wake:
             slot = self._slot(ref)
-            slot.effects.append(_Effect(run, wakes=True, long=True))
+            slot.effects.append(Effect(run, wakes=True, long=True))
             self._make_ready(slot)
         if self._thread is None:
             self._drain()
@@ -179,7 +144,7 @@ class Worker:
         """Run `effect` while the branch cannot wake; False where it is awake."""
         return self._promise(ref, lambda slot: slot.branch is None and effect(ref), wakes=False)
 
-    def _promise(self, ref: BranchRef, effect: Callable[[_Slot], T], *, wakes: bool) -> Future[T]:
+    def _promise(self, ref: BranchRef, effect: Callable[[Slot], T], *, wakes: bool) -> Future[T]:
         future: Future[T] = Future()
 
         def run() -> None:
@@ -309,13 +274,13 @@ class Worker:
         while (slot := self._next_ready()) is not None:
             self._take_turn(slot)
 
-    def _next_ready(self) -> _Slot | None:
+    def _next_ready(self) -> Slot | None:
         with self._wake:
             return self._ready.popitem(last=False)[0] if self._ready else None
 
-    def _take_turn(self, slot: _Slot) -> None:
-        effect: _Effect | None = None
-        crowding: _Slot | None = None
+    def _take_turn(self, slot: Slot) -> None:
+        effect: Effect | None = None
+        crowding: Slot | None = None
         with self._wake:
             slot.taken = True
             if slot.branch is None and (not slot.effects or slot.effects[0].wakes):
@@ -329,8 +294,8 @@ class Worker:
                 effect = slot.effects.popleft()
             elif slot.branch is None:
                 effect = self._waking(slot)
-            writes = [] if effect else _take(slot.writes, self._group)
-            reads = [] if effect else _take(slot.reads, self._group)
+            writes = [] if effect else take(slot.writes, self._group)
+            reads = [] if effect else take(slot.reads, self._group)
             if effect is None:
                 slot.served = True
                 slot.used_at = self._ambient.monotonic()
@@ -342,7 +307,7 @@ class Worker:
         self._run_jobs(slot, [job for job in writes if self._starts(job)], [job for job in reads if self._starts(job)])
         self._put_back(slot)
 
-    def _run_jobs(self, slot: _Slot, writes: list[WriteJob], reads: list[ReadJob]) -> None:
+    def _run_jobs(self, slot: Slot, writes: list[WriteJob], reads: list[ReadJob]) -> None:
         branch = slot.branch
         assert branch is not None  # noqa: S101 - the turn began with an open branch
         jobs: list[WriteJob | ReadJob] = [*writes, *reads]
@@ -379,7 +344,7 @@ class Worker:
 
     # --- effects, on the background pool ---------------------------------------------------------
 
-    def _run_effect(self, slot: _Slot, effect: _Effect, crowding: _Slot | None) -> None:
+    def _run_effect(self, slot: Slot, effect: Effect, crowding: Slot | None) -> None:
         try:
             if crowding is not None:
                 self._make_way(crowding)
@@ -387,7 +352,7 @@ class Worker:
         finally:
             self._put_back(slot)
 
-    def _make_way(self, slot: _Slot) -> None:
+    def _make_way(self, slot: Slot) -> None:
         try:
             if slot.branch is not None:
                 self._ship_and_sleep(slot.branch)
@@ -396,7 +361,7 @@ class Worker:
         finally:
             self._put_back(slot)
 
-    def _waking(self, slot: _Slot) -> _Effect:
+    def _waking(self, slot: Slot) -> Effect:
         def wake() -> None:
             try:
                 self._awake(slot)
@@ -409,9 +374,9 @@ class Worker:
                     if job.future.set_running_or_notify_cancel():
                         fail(job, error)
 
-        return _Effect(wake, wakes=True)
+        return Effect(wake, wakes=True)
 
-    def _awake(self, slot: _Slot) -> Branch:
+    def _awake(self, slot: Slot) -> Branch:
         """The slot's branch, woken if it sleeps."""
         branch = slot.branch
         if branch is None:
@@ -426,7 +391,7 @@ class Worker:
                 self._publisher.notice(branch)
         return branch
 
-    def _fold(self, slot: _Slot, branch: Branch) -> None:
+    def _fold(self, slot: Slot, branch: Branch) -> None:
         """Ship the rest of a long log and write it back into the file, which only this handle reads."""
         try:
             self._publisher.ship_alone(branch)
@@ -448,7 +413,7 @@ class Worker:
             self._run_jobs(self._slots[branch.ref], [job], [])
             job.future.result()
 
-    def _sleep_unless_used(self, slot: _Slot, before: float, branch: Branch) -> None:
+    def _sleep_unless_used(self, slot: Slot, before: float, branch: Branch) -> None:
         if slot.used_at <= before and not (slot.writes or slot.reads):
             self._ship_and_sleep(branch)
 
@@ -464,23 +429,23 @@ class Worker:
 
     # --- slots -----------------------------------------------------------------------------------
 
-    def _slot(self, ref: BranchRef) -> _Slot:
+    def _slot(self, ref: BranchRef) -> Slot:
         if self._closing:
             raise Unavailable("the node is shutting down")
         slot = self._slots.get(ref)
         if slot is None:
-            slot = self._slots[ref] = _Slot(ref)
+            slot = self._slots[ref] = Slot(ref)
         return slot
 
-    def _add_effect(self, slot: _Slot, run: Callable[[], None], *, wakes: bool = False) -> None:
-        slot.effects.append(_Effect(run, wakes))
+    def _add_effect(self, slot: Slot, run: Callable[[], None], *, wakes: bool = False) -> None:
+        slot.effects.append(Effect(run, wakes))
         self._make_ready(slot)
 
     @property
     def _full(self) -> bool:
         return len(self._open) + self._waking_now >= self._capacity
 
-    def _crowding(self) -> _Slot | None:
+    def _crowding(self) -> Slot | None:
         """Who has to sleep before one more wakes, taken from its turns: the least recently used of the idle ones,
         or else of those who had a turn. None where there is room, or nobody can go now.
         """
@@ -492,12 +457,12 @@ class Worker:
         self._ready.pop(crowding, None)
         return crowding
 
-    def _make_ready(self, slot: _Slot) -> None:
+    def _make_ready(self, slot: Slot) -> None:
         if not slot.taken:
             self._ready[slot] = None
             self._wake.notify()
 
-    def _put_back(self, slot: _Slot) -> None:
+    def _put_back(self, slot: Slot) -> None:
         """After a turn or an effect: ready again where there is more to do, forgotten where there is nothing."""
         with self._wake:
             slot.taken = False
@@ -513,7 +478,3 @@ class Worker:
                 self._make_ready(parked)
             if self._closing:
                 self._wake.notify()
-
-
-def _take(jobs: deque[Any], limit: int) -> list[Any]:
-    return [jobs.popleft() for _ in range(min(limit, len(jobs)))]
