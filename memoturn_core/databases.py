@@ -67,8 +67,8 @@ async def create(node: Node, request: DatabaseCreateRequest) -> Reply:
                 deletion.moved_on(node.catalog, node.engine.manifests, before)  # finishes what stopped half-way
             else:
                 deletion.delete(node.catalog, node.branching, before)
-        ttl_at = None if request.ttl is None else node.ambient.now_ms() + 1_000 * request.ttl
-        return node.catalog.create_new(request.name, ttl_at=ttl_at, durability=request.durability)
+        ttl_ms = None if request.ttl is None else 1_000 * request.ttl
+        return node.catalog.create_new(request.name, ttl_ms=ttl_ms, durability=request.durability)
 
     return Reply(_entry(await node.wait_for(made)))
 

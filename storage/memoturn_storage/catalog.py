@@ -115,14 +115,14 @@ class Catalog:
         """
         return self.known(name) or self._create(name, None, "standard")[0]
 
-    def create_new(self, name: str, *, ttl_at: int | None = None, durability: Durability = "standard") -> Entry:
+    def create_new(self, name: str, *, ttl_ms: int | None = None, durability: Durability = "standard") -> Entry:
         """A new database of this name: metadata only, no file. Of those who race, one makes it.
 
         Raises:
             AlreadyExists: there is one.
             StoreUnavailable: it may have been made or not.
         """
-        entry, made = self._create(name, ttl_at, durability)
+        entry, made = self._create(name, ttl_ms, durability)
         if not made:
             raise AlreadyExists(f"there is a database {name} already")
         return entry
@@ -135,9 +135,11 @@ class Catalog:
         """
         return self._adopt(self._entries.bury(entry, self._ambient.now_ms()))
 
-    def _create(self, name: str, ttl_at: int | None, durability: Durability) -> tuple[Entry, bool]:
+    def _create(self, name: str, ttl_ms: int | None, durability: Durability) -> tuple[Entry, bool]:
         def fresh() -> Entry:
-            return Entry(name, new_uuid(self._ambient), self._ambient.now_ms(), ttl_at, durability)
+            now_ms = self._ambient.now_ms()
+            ttl_at = None if ttl_ms is None else now_ms + ttl_ms
+            return Entry(name, new_uuid(self._ambient), now_ms, ttl_at, durability)
 
         entry, made = self._entries.create(fresh)
         return self._adopt(entry), made

@@ -20,7 +20,7 @@ from memoturn_storage.waking import Waker
 from simulation.many import failures, replay
 from simulation.steps import run
 
-SEEDS = 1_000
+SEEDS = 300
 
 
 def test_no_course_of_events_breaks_a_promise() -> None:

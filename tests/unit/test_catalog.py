@@ -239,7 +239,7 @@ def test_an_entry_of_an_older_program_is_read(tmp_path, store, ambient):
 
 def test_a_database_is_not_found_from_its_end_on_and_is_then_due(tmp_path, store, ambient):
     with machines(tmp_path, store, ambient) as (here, there):
-        entry = here.create_new("shop", ttl_at=ambient.now_ms() + 5_000)
+        entry = here.create_new("shop", ttl_ms=5_000)
         assert there.find("shop") == entry
         ambient.advance(seconds=4.999)
         for catalog in (here, there):
@@ -343,7 +343,7 @@ def test_a_listing_that_breaks_off_is_taken_up_again(tmp_path, store, ambient):
 def test_item_105_the_index_is_rebuilt_from_the_object_store(tmp_path, store, ambient, harm):
     with machines(tmp_path, store, ambient, 1) as [catalog]:
         kept, deleted = catalog.create("kept"), catalog.create("deleted")
-        ttl = catalog.create_new("ttl", ttl_at=ambient.now_ms() + 9_000, durability="durable")
+        ttl = catalog.create_new("ttl", ttl_ms=9_000, durability="durable")
         tombstone = catalog.bury(deleted)
     index = tmp_path / "0" / "catalog.db"
     for path in (index, index.with_name("catalog.db-wal"), index.with_name("catalog.db-shm")):
