@@ -264,7 +264,7 @@ def _carried(connection: apsw.Connection, picked: Sequence[Standing], now_ms: in
     carried = []
     for standing in picked:
         row = by_rowid[standing.rowid]
-        vector, of_model = MemoryVectors.newest(connection, row.rowid, model)
+        vector, of_model = MemoryVectors.vector_of(connection, row.rowid, model)
         prepared = Prepared(_item(row, now_ms), row.id, row.content, vector)
         carried.append(_Carried(standing, prepared, of_model))
     return carried

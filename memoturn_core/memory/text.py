@@ -1,4 +1,5 @@
-"""From a person's words to the stems that are looked up. Pure functions, called by `lexicon`, `recall` and `turns`.
+"""From a person's words to the stems that are looked up. Pure functions, called by whoever
+ranks (`search`, `words`), explains (`explanation`) or compares (`similarity`).
 
 The query is data: it is cut into words, and any of them may match. Words that every English sentence has are left
 out, unless there are no others. Case and accents are folded and words stemmed by the tokenizer of SQLite that

@@ -164,7 +164,7 @@ class MemoryVectors(_RowVectors):
     table = "__memoturn_memory_vectors"
 
     @classmethod
-    def newest(cls, connection: apsw.Connection, rowid: int, model: str | None) -> tuple[Vector | None, str | None]:
+    def vector_of(cls, connection: apsw.Connection, rowid: int, model: str | None) -> tuple[Vector | None, str | None]:
         """A memory's vector and the model that made it: that of `model`, if it has several."""
         found: Any = connection.execute(
             "SELECT vector.embedding, space.model FROM __memoturn_spaces AS space"
