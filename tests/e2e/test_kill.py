@@ -38,8 +38,10 @@ from memoturn_core.caller import LOCAL
 from memoturn_core.invoke import invoke
 from memoturn_core.node import Node
 from memoturn_core.registry import OPERATIONS
+from memoturn_mcp.logs import configure_logging
 from memoturn_storage.engine import Limits
 
+configure_logging("warning", json=False)  # stdout is for what was acknowledged
 numbers = itertools.count(int(sys.argv[2]))
 
 async def write(node, batches):
