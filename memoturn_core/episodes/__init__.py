@@ -1,0 +1,1 @@
+"""Episodes: what an agent tried, how it went, and what is learnt from that."""
