@@ -170,10 +170,21 @@ class Branching:
             checkpoints={},
             ttl_at=ttl_at,
         )
-        self._manifests.create(child)
+        self._create(child)
         self._engine.garbage.unmark(parent.uuid, child.keys())
         self.remember_expiry(child)
         return Forked(name, parent.branch, txid, ttl_at)
+
+    def _create(self, manifest: Manifest) -> None:
+        """Write a new branch's manifest, in place of one of its name whose time has run out if need be."""
+        try:
+            self._manifests.create(manifest)
+        except AlreadyExists:
+            held = self._manifests.read(manifest.ref)
+            if held is None or not held.manifest.expired(self._ambient.now_ms()):
+                raise
+            self.delete(manifest.ref)
+            self._manifests.create(manifest)
 
     def checkpoint(self, ref: BranchRef, name: str) -> int:
         """Give the newest transaction a name, which keeps it restorable at any age; returns it.

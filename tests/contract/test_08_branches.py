@@ -213,6 +213,19 @@ def test_item_84_a_duplicate_name_is_409_and_leaves_the_branch_as_it_is(memory):
     assert [entry["ttl_at"] for entry in listed(memory)] == [None]
 
 
+def test_a_name_is_free_as_soon_as_the_time_of_its_branch_has_run_out(memory, live):
+    memory.keep(event("note 1"))
+    create(memory, "x", ttl=60)
+    on(memory, "x").keep(event("note 2"))
+    live.ambient.advance(seconds=60.001)
+    assert names(memory) == []
+    assert create(memory, "x").status_code == 201, "nothing has swept it yet"
+    assert summaries(on(memory, "x")) == {"note 1"}
+    live.ambient.advance(seconds=601)
+    live.node.upkeep.light_pass()
+    assert names(memory) == ["x"]
+
+
 def test_item_84_main_is_a_name_that_is_taken(memory):
     memory.keep(event("note"))
     response = create(memory, "main")
