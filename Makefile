@@ -5,8 +5,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 SEEDS ?= 10000
+TIMES ?= 20
 
-.PHONY: run test check schemas demos bench simulate interop clean
+.PHONY: run test check schemas demos bench simulate fuzz interop clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -41,6 +42,9 @@ bench: $(STAMP)  ## every row beside its bound, measured in the same run
 
 simulate: $(STAMP)  ## the storage on a virtual clock with seeded faults: make simulate SEEDS=100000
 	PYTHONPATH=tests $(BIN)/python -m simulation --seeds $(SEEDS)
+
+fuzz: $(STAMP)  ## the state machines and properties with many times the examples: make fuzz TIMES=100
+	EXAMPLES=$(TIMES) $(BIN)/python -m pytest -n auto --dist loadfile $$(grep -rl '^from examples import' tests)
 
 interop: $(STAMP)  ## against the reference reader of LTX files and a real MinIO; needs a Go toolchain
 	MEMOTURN_INTEROP=1 $(BIN)/python -m pytest tests/interop

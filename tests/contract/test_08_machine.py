@@ -26,6 +26,7 @@ from contract.branches import (
     sync,
 )
 from contract.live_node import Live, Memory, event, serve
+from examples import examples
 from memoturn_storage.ambient import ManualAmbient
 
 MAIN = "main"
@@ -220,7 +221,7 @@ class Branches(RuleBasedStateMachine):
 
 TestBranches = Branches.TestCase
 TestBranches.settings = settings(
-    max_examples=6,
+    max_examples=examples(6),
     stateful_step_count=25,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -16,6 +16,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from examples import examples
 from memoturn_schemas.errors import BranchNotFound, Unavailable
 from memoturn_storage import history
 from memoturn_storage.collector import Collector
@@ -219,5 +220,5 @@ def test_every_state_in_the_window_is_restored_whatever_happens(monkeypatch: pyt
     # A failing life is printed as it is: to shrink one takes minutes.
     phases = [Phase.explicit, Phase.reuse, Phase.generate]
     run_state_machine_as_test(
-        Life, settings=settings(max_examples=40, stateful_step_count=40, deadline=None, phases=phases)
+        Life, settings=settings(max_examples=examples(25), stateful_step_count=40, deadline=None, phases=phases)
     )

@@ -14,6 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
+from examples import examples
 from memoturn_schemas.errors import AlreadyExists, DatabaseNotFound, Unavailable
 from memoturn_storage.ambient import ManualAmbient
 from memoturn_storage.manifest import MAIN
@@ -223,4 +224,6 @@ class Databases(RuleBasedStateMachine):
 
 
 def test_what_was_deleted_is_never_seen_again_whatever_fails() -> None:
-    run_state_machine_as_test(Databases, settings=settings(max_examples=40, stateful_step_count=30, deadline=None))
+    run_state_machine_as_test(
+        Databases, settings=settings(max_examples=examples(20), stateful_step_count=30, deadline=None)
+    )

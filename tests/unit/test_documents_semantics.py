@@ -12,6 +12,7 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from memoturn_core.documents import paths, rows
 from memoturn_core.documents.filters import compile_filter, compile_sort
 from memoturn_core.documents.updates import parse_update
@@ -21,7 +22,7 @@ from memoturn_storage.ambient import ManualAmbient
 from memoturn_storage.handle import Transaction
 from unit import documents_model as model
 
-many = settings(max_examples=120, deadline=None)
+many = settings(max_examples=examples(60), deadline=None)
 some = settings(max_examples=40, deadline=None)
 batches = st.lists(model.documents, min_size=1, max_size=6)
 

@@ -1,4 +1,4 @@
-"""What an episode's steps tell, read by hand-made episodes: failures, runs, decisions, recoveries, classes of errors."""
+"""What the steps of an episode tell, by hand-made ones: failures, runs, decisions, recoveries, classes of errors."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from contract.branches import KeptStore
+from examples import examples
 from memoturn_core.address import Address
 from memoturn_core.caller import LOCAL
 from memoturn_core.invoke import invoke, listen
@@ -328,7 +329,7 @@ def _first(cache: KvCache) -> Entry | None:
 
 TestStore = Store.TestCase
 TestStore.settings = settings(
-    max_examples=25,
+    max_examples=examples(15),
     stateful_step_count=40,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -20,6 +20,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
+from examples import examples
 from memoturn_storage.branching import Moment
 from memoturn_storage.engine import Limits
 from memoturn_storage.manifest import MAIN, BranchRef
@@ -217,7 +218,11 @@ def silence() -> Iterator[None]:
 def test_nothing_that_is_done_to_a_database_loses_or_changes_a_state(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("memoturn_storage.handle.CHECKPOINT_FRAMES", 20)
     found = settings(
-        max_examples=300, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck), database=None
+        max_examples=examples(120),
+        stateful_step_count=50,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        database=None,
     )
     run_state_machine_as_test(Storage, settings=found)
 

@@ -17,6 +17,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from examples import examples
 from memoturn_core.address import Address
 from memoturn_core.caller import LOCAL
 from memoturn_core.invoke import invoke
@@ -394,4 +395,4 @@ def rows_and_checks(snapshot: Snapshot) -> tuple[list[Any], list[str], int, int,
 
 
 TestSupersession = Supersession.TestCase
-TestSupersession.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestSupersession.settings = settings(max_examples=examples(40), stateful_step_count=40, deadline=None)

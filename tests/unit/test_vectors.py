@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import examples
 from memoturn_core.memory.vectors import MemoryVectors, TurnVectors, accept
 from memoturn_core.tables import SCHEMA
 from memoturn_core.vectors import vector as reading
@@ -31,7 +32,7 @@ from memoturn_storage.manifest import BranchRef
 from memoturn_storage.objects.memory import MemoryStore
 from unit.engines import WAIT, Hurried, engine, files, held
 
-BOUNDED = settings(max_examples=150, deadline=None)
+BOUNDED = settings(max_examples=examples(60), deadline=None)
 
 Rows = dict[int, Sequence[float]]
 floats = st.floats(width=32, allow_nan=False, allow_infinity=False) | st.sampled_from(
