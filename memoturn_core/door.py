@@ -16,7 +16,7 @@ import httpx
 
 from memoturn_core.address import MAIN, Address
 from memoturn_core.caller import Caller
-from memoturn_core.invoke import Observer, ignore, invoke
+from memoturn_core.invoke import invoke
 from memoturn_core.node import Node
 from memoturn_core.operations import Operation, Reply, Rest, Target
 from memoturn_schemas import blob
@@ -28,16 +28,19 @@ class Door(Protocol):
         """Run one operation; raises `MemoturnError` and nothing else."""
         ...
 
+    def offers(self, operation: Operation) -> bool:
+        """Whether what is behind it is known to have all that the operation needs."""
+        ...
+
     async def close(self) -> None: ...
 
 
 class LocalDoor:
     """Runs operations in this process."""
 
-    def __init__(self, node: Node, caller: Caller, observer: Observer = ignore, timeout_s: float | None = 30.0) -> None:
+    def __init__(self, node: Node, caller: Caller, timeout_s: float | None = 30.0) -> None:
         self._node = node
         self._caller = caller
-        self._observer = observer
         self._timeout_s = timeout_s
 
     async def call(self, operation: Operation, address: Address, arguments: Mapping[str, Any]) -> Reply:
@@ -48,8 +51,10 @@ class LocalDoor:
             arguments,
             self._caller,
             timeout_s=self._timeout_s,
-            observer=self._observer,
         )
+
+    def offers(self, operation: Operation) -> bool:
+        return operation.available is None or operation.available(self._node)
 
     async def close(self) -> None:
         await self._node.close()
@@ -84,6 +89,9 @@ class RemoteDoor:
             body = dict.fromkeys(operation.response.__annotations__, True)
         txid = response.headers.get("Memoturn-Txid")
         return Reply(body, None if txid is None else int(txid), response.status_code)
+
+    def offers(self, operation: Operation) -> bool:
+        return operation.available is None  # of what the node has, nothing is known before it is asked
 
     async def close(self) -> None:
         await self._client.aclose()

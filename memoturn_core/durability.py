@@ -11,7 +11,10 @@ from memoturn_schemas.branches import (
     StoredSnapshot,
     Synced,
     SyncRequest,
+    Vacuumed,
+    VacuumRequest,
 )
+from memoturn_storage.vacuuming import vacuum as vacuumed
 
 
 @operation(
@@ -72,3 +75,23 @@ async def inspect(profile: Profile, request: StorageRequest) -> Reply:
         ),
         manifest.head_txid,
     )
+
+
+@operation(
+    name="storage_vacuum",
+    title="Vacuum a branch",
+    target=Target.DATABASE,
+    scope=Scope.ADMIN,
+    toolset="branches",
+    request=VacuumRequest,
+    response=Vacuumed,
+    rest=Rest("POST", "/storage/vacuum"),
+)
+async def vacuum(profile: Profile, request: VacuumRequest) -> Reply:
+    """Give back the room of what was deleted; call it after much was, for the whole branch is shipped anew.
+
+    Nothing that is kept changes, and every earlier state can still be restored.
+    """
+    ref, engine = profile.ref, profile.node.engine
+    done = await profile.node.wait_for(lambda: vacuumed(engine, ref))
+    return Reply(Vacuumed(bytes_before=done.bytes_before, bytes_after=done.bytes_after, txid=done.txid), done.txid)

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 from pydantic import ValidationError
@@ -35,18 +35,6 @@ _LOOK_AGAIN_AT_MOST_S = 0.2
 """Between two looks at who owns a database that is changing hands; the request's time budget ends it."""
 
 
-class Observer(Protocol):
-    """Told of every operation that ran, for metrics."""
-
-    def __call__(self, operation: str, outcome: str, seconds: float) -> None:
-        """`outcome` is `ok`, `cancelled` or the error's code; `seconds` is how long the operation took."""
-        ...
-
-
-def ignore(operation: str, outcome: str, seconds: float) -> None:
-    """The observer of those who measure nothing."""
-
-
 async def invoke(
     node: Node,
     operation: Operation,
@@ -59,7 +47,6 @@ async def invoke(
     durable: bool = False,
     control: bool = False,
     timeout_s: float | None = 30.0,
-    observer: Observer = ignore,
 ) -> Reply:
     """Run one operation.
 
@@ -90,7 +77,7 @@ async def invoke(
     try:
         caller.require(operation, address, control=control)
         async with asyncio.timeout(timeout_s):
-            reply = await _where_it_is_owned(node, operation, request, observer)
+            reply = await _where_it_is_owned(node, operation, request)
         outcome = "ok"
         return reply
     except TimeoutError as error:
@@ -112,22 +99,22 @@ async def invoke(
             raise
         raise failure from error
     finally:
-        observer(operation.name, outcome, node.ambient.monotonic() - started)
+        node.latencies.note(operation.name, outcome, node.ambient.monotonic() - started)
 
 
-async def listen(node: Node, observer: Observer = ignore) -> None:
+async def listen(node: Node) -> None:
     """Have the other processes on the data directory reach this one, and begin the upkeep, unless that was done."""
-    await node.listen(partial(_answer, node, observer))
+    await node.listen(partial(_answer, node))
 
 
-async def _where_it_is_owned(node: Node, operation: Operation, request: PeerRequest, observer: Observer) -> Reply:
+async def _where_it_is_owned(node: Node, operation: Operation, request: PeerRequest) -> Reply:
     """Run it here unless another process has the database open: then there, in one hop."""
     deadline = None if request.timeout_s is None else node.ambient.monotonic() + request.timeout_s
     give_up_at = node.ambient.monotonic() + _UNREACHABLE_AFTER_S
     wait_s = _LOOK_AGAIN_AFTER_S
     while True:
         try:
-            return await _here(node, operation, request, deadline, observer)
+            return await _here(node, operation, request, deadline)
         except OwnedElsewhere as elsewhere:
             address = elsewhere.address
         if address:
@@ -145,9 +132,7 @@ async def _where_it_is_owned(node: Node, operation: Operation, request: PeerRequ
         wait_s = min(2 * wait_s, _LOOK_AGAIN_AT_MOST_S)
 
 
-async def _here(
-    node: Node, operation: Operation, request: PeerRequest, deadline: float | None, observer: Observer
-) -> Reply:
+async def _here(node: Node, operation: Operation, request: PeerRequest, deadline: float | None) -> Reply:
     address = request.address
     validated = _validated(operation, request.arguments, strict=not request.text_arguments)
     if operation.target in (Target.NODE, Target.NAMESPACE):
@@ -160,9 +145,9 @@ async def _here(
     entry = node.catalog.known(name) or await node.wait_for(lambda: node.catalog.find(name))
     scope = _scope_left(node, operation, request.caller, name)
     if entry is not None and not operation.asleep:
-        await listen(node, observer)
+        await listen(node)
     budget = Budget(deadline, request.min_txid, request.durable)
-    profile = Profile(node, address, budget, entry, partial(listen, node, observer), scope)
+    profile = Profile(node, address, budget, entry, partial(listen, node), scope)
     try:
         if not operation.asleep:
             await profile.settle()
@@ -172,7 +157,7 @@ async def _here(
         if not await profile.moved_on():
             raise
     # Deleted meanwhile, perhaps on another machine: everything is asked again of what the name means now.
-    return await _here(node, operation, request, deadline, observer)
+    return await _here(node, operation, request, deadline)
 
 
 def _scope_left(node: Node, operation: Operation, caller: Caller, database: str) -> Scope:
@@ -187,12 +172,12 @@ def _scope_left(node: Node, operation: Operation, caller: Caller, database: str)
     return Scope.READ
 
 
-async def _answer(node: Node, observer: Observer, request: PeerRequest) -> Reply:
+async def _answer(node: Node, request: PeerRequest) -> Reply:
     """What another process asks of this one, which answers only for what it owns."""
     operation = DECLARED[request.operation]
     deadline = None if request.timeout_s is None else node.ambient.monotonic() + request.timeout_s
     async with asyncio.timeout(request.timeout_s):
-        return await _here(node, operation, request, deadline, observer)
+        return await _here(node, operation, request, deadline)
 
 
 def _validated(operation: Operation, arguments: Mapping[str, Any], *, strict: bool) -> Any:

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Self, TypeVar
 
 from memoturn_core import sweeping
+from memoturn_core.code.sandbox import Sandbox
+from memoturn_core.latencies import Latencies
 from memoturn_core.memory.reembedding import Reembedding
 from memoturn_core.operations import Reply
 from memoturn_core.peers import Answer, PeerRequest, Peers, PeerServer
@@ -40,6 +42,8 @@ T = TypeVar("T")
 
 @dataclass
 class Node:
+    directory: Path
+    """The data directory."""
     engine: Engine
     catalog: Catalog
     branching: Branching
@@ -51,12 +55,16 @@ class Node:
     started: float
     peers: Peers
     upkeep: Upkeep
+    latencies: Latencies
+    """Of the operations that were asked for here."""
     durable: bool = False
     """Whether every write is acknowledged only once the object store has it."""
     embedder: Embedder | None = None
     reembedding: Reembedding | None = None
     """Where there is an embedder."""
     language_model: LanguageModel | None = None
+    sandbox: Sandbox | None = None
+    """Where snippets are run, if they are."""
     _server: PeerServer | None = None
     _answer: Answer | None = None
     _listening: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -72,6 +80,7 @@ class Node:
         durable: bool = False,
         embedder: Embedder | None = None,
         language_model: LanguageModel | None = None,
+        sandbox: Sandbox | None = None,
         create: bool = True,
     ) -> Self:
         """A node on a data directory.
@@ -114,6 +123,7 @@ class Node:
             limits,
         )
         node = cls(
+            directory=directory,
             engine=engine,
             catalog=catalog,
             branching=branching,
@@ -124,10 +134,12 @@ class Node:
             started=world.monotonic(),
             peers=Peers(world),
             upkeep=upkeep,
+            latencies=Latencies(world),
             durable=durable,
             embedder=embedder,
             reembedding=None if embedder is None else Reembedding(engine, embedder),
             language_model=language_model,
+            sandbox=sandbox,
             _server=server,
         )
         return node
@@ -151,6 +163,8 @@ class Node:
     async def close(self) -> None:
         if self._server is not None:
             await self._server.close()
+        if self.sandbox is not None:
+            await self.sandbox.aclose()
         if self.reembedding is not None:
             await self.reembedding.aclose()
         await self.wait_for(self.upkeep.close)

@@ -145,6 +145,10 @@ class Declaration:
     """Whether it does not need the database open, and so runs in any process."""
     control: bool = False
     """Whether it belongs to the control plane: the platform key opens it, and it has a rate limit."""
+    queued: bool = False
+    """Whether requests wait for a place, and are refused where too many do."""
+    available: Callable[[Any], bool] | None = None
+    """Says of a node whether it has what the operation needs; where not, MCP does not list it."""
     missing: Mapping[str, Any] | None = None
     """The answer for agents where REST says 404 of the thing itself, e.g. `{"found": False}`."""
     concise: Callable[[Any], Mapping[str, Any]] | None = None

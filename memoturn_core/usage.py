@@ -27,10 +27,15 @@ _KINDS = {
     "__memoturn_collection": "documents",
     "__memoturn_kv": "kv",
     "__memoturn_vector": "vectors",
+    "__memoturn_episode": "episodes",
+    "__memoturn_pattern": "episodes",
+    "__memoturn_recommendations": "episodes",
 }
 """By the beginning of a table's name; what else begins like ours is nobody's."""
 
-_COUNTED = {"__memoturn_memories", "__memoturn_turns", "__memoturn_kv", "__memoturn_vectors"}
+_COUNTED = {
+    "__memoturn_memories", "__memoturn_turns", "__memoturn_kv", "__memoturn_vectors", "__memoturn_episodes"
+}  # fmt: skip
 """The tables of which a row is one thing that a user has put there; beside these, collections and user tables."""
 
 
@@ -106,6 +111,7 @@ def _per_surface(found: Counter[Any]) -> PerSurface:
         documents=found["documents"],
         kv=found["kv"],
         vectors=found["vectors"],
+        episodes=found["episodes"],
         tables=found["tables"],
     )
 

@@ -33,7 +33,7 @@ def run(flags: dict[str, object]) -> None:
         from memoturn_mcp.logs import configure_logging
         from memoturn_mcp.serving import serve_stdio
 
-        configure_logging(settings.log_level, json=False)
+        configure_logging(settings.log_level, json=False, file=settings.log_file)
         serve_stdio(_with_flags(settings, flags))
     except MemoturnError as error:
         print(f"memoturn-mcp: {error}", file=sys.stderr)

@@ -55,7 +55,7 @@ def http_app(node: Node, settings: Settings) -> ASGIApp:
     def reach(context: Context) -> Reach:
         assert context.request is not None  # noqa: S101 - both transports hand it on, as `Bound` left it
         caller: Caller = context.request.scope[CALLER]
-        door = local_door(node, settings, metrics.observe, caller)
+        door = local_door(node, settings, caller)
         return Reach(_Paced(door, caller, control), _defaults(caller, settings))
 
     server = make_server(reach, settings.tool_choice(ALL))
@@ -92,7 +92,9 @@ def http_app(node: Node, settings: Settings) -> ASGIApp:
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         # What a killed process left here is shipped whether or not anybody asks for it.
-        await listen(node, metrics.observe)
+        await listen(node)
+        if node.sandbox is not None and settings.code == "on":
+            node.sandbox.get_ready()
         async with sessions.run():
             yield
 
@@ -112,7 +114,7 @@ def http_app(node: Node, settings: Settings) -> ASGIApp:
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
-    return Front(Rest(node, settings, gate, guard, control, metrics.observe), app, guard, node.ambient)
+    return Front(Rest(node, settings, gate, guard, control), app, guard, node.ambient)
 
 
 class _Sse:
@@ -140,6 +142,9 @@ class _Paced:
             self._caller.require(operation, address)  # who may not learns that, and uses nobody else's turn
             self._control.take()
         return await self._door.call(operation, address, arguments)
+
+    def offers(self, operation: Operation) -> bool:
+        return self._door.offers(operation)
 
     async def close(self) -> None:
         await self._door.close()

@@ -251,6 +251,8 @@ def _applicable(operation: Operation) -> Iterator[str]:
 def _parameter(place: str, name: str, field: Schema) -> Schema:
     schema = {key: value for key, value in field.items() if key != "description"}
     parameter = {"name": name, "in": place, "description": field.get("description", ""), "schema": schema}
+    if schema.get("type") == "array":
+        parameter |= {"style": "form", "explode": False}  # a name that is repeated is refused
     return parameter | ({"required": True} if place == "path" else {})
 
 
@@ -292,7 +294,7 @@ def _statuses(route: Route) -> list[int]:
         statuses.add(409)
     if route.rest.has_body:
         statuses.add(413)
-    if route.control or (_in_one_branch(operation) and not operation.read_only):
+    if route.control or operation.queued or (_in_one_branch(operation) and not operation.read_only):
         statuses.add(429)
     return sorted(statuses)
 

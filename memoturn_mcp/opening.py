@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from memoturn_core.caller import LOCAL, Caller
+from memoturn_core.code.sandbox import Sandbox
 from memoturn_core.door import Door, LocalDoor, RemoteDoor
-from memoturn_core.invoke import Observer, ignore
 from memoturn_core.node import Node
 from memoturn_core.providers.settings import make_embedder, make_language_model
 from memoturn_core.vectors.index import VectorIndex
@@ -46,8 +46,15 @@ def open_node(settings: Settings, *, create: bool = True) -> Node:
         durable=settings.durable,
         embedder=make_embedder(settings.providers, ambient),
         language_model=make_language_model(settings.providers, ambient),
+        sandbox=_sandbox(settings, ambient),
         create=create,
     )
+
+
+def _sandbox(settings: Settings, ambient: Ambient) -> Sandbox | None:
+    if settings.code == "off":
+        return None
+    return Sandbox(settings.data_dir / "sandbox", ambient, from_start=settings.code == "on")
 
 
 def open_objects(url: str, ambient: Ambient) -> ObjectStore:
@@ -70,8 +77,8 @@ def open_door(settings: Settings, *, create: bool = True) -> Door:
     return local_door(open_node(settings, create=create), settings)
 
 
-def local_door(node: Node, settings: Settings, observer: Observer = ignore, caller: Caller = LOCAL) -> LocalDoor:
-    return LocalDoor(node, caller, observer, settings.request_timeout_s)
+def local_door(node: Node, settings: Settings, caller: Caller = LOCAL) -> LocalDoor:
+    return LocalDoor(node, caller, settings.request_timeout_s)
 
 
 def open_authority(node: Node, settings: Settings) -> Authority | None:

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from memoturn_schemas.errors import MemoturnError, Overloaded
+from memoturn_schemas.errors import MemoturnError
 
 TXID = "Memoturn-Txid"
 REQUEST_ID = "Memoturn-Request-Id"
@@ -20,5 +20,5 @@ def json_response(value: Any, status: int = 200, headers: Mapping[str, str] | No
 
 def error_response(error: MemoturnError) -> Response:
     """The envelope, with `Retry-After` where the error says when to come back."""
-    headers = {"Retry-After": str(error.retry_after_s)} if isinstance(error, Overloaded) else None
+    headers = None if error.retry_after_s is None else {"Retry-After": str(error.retry_after_s)}
     return json_response(error.envelope(), error.status, headers)

@@ -25,7 +25,7 @@ from starlette.types import Receive, Scope, Send
 from memoturn_core.access.rate import Rate
 from memoturn_core.address import NODE, Address
 from memoturn_core.caller import NOBODY, Caller, Kind
-from memoturn_core.invoke import Observer, invoke
+from memoturn_core.invoke import invoke
 from memoturn_core.node import Node
 from memoturn_core.operations import Reply
 from memoturn_core.operations import Scope as Needed
@@ -58,14 +58,11 @@ _BARE_PREFIX = "/v1/db/-"
 class Rest:
     """Serves every operation that has a route."""
 
-    def __init__(
-        self, node: Node, settings: Settings, gate: Gate, guard: Guard, control: Rate, observer: Observer
-    ) -> None:
+    def __init__(self, node: Node, settings: Settings, gate: Gate, guard: Guard, control: Rate) -> None:
         self._node = node
         self._gate = gate
         self._guard = guard
         self._control = control
-        self._observer = observer
         self._max_body = settings.max_body_bytes
         self._timeout_s = settings.request_timeout_s
         self._in_flight = anyio.CapacityLimiter(settings.max_in_flight)
@@ -130,7 +127,6 @@ class Rest:
             durable=_durable(request.headers),
             control=control,
             timeout_s=self._timeout_s,
-            observer=self._observer,
         )
         return _answer(route, reply)
 

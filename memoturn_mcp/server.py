@@ -50,7 +50,9 @@ def make_server(reach: Callable[[Context], Reach], choice: ToolChoice) -> Server
     schemas = {tool.name: tool.input_schema for tool in listing(Defaults()).tools}
 
     async def list_tools(context: Context, _: types.PaginatedRequestParams | None) -> types.ListToolsResult:
-        return listing(reach(context).defaults)
+        mine = reach(context)
+        every = listing(mine.defaults).tools
+        return types.ListToolsResult(tools=[tool for tool in every if mine.door.offers(operations[tool.name])])
 
     async def call_tool(context: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
         operation = operations.get(params.name)

@@ -19,6 +19,7 @@ import platformdirs
 from memoturn_core.access.settings import VARIABLES as KEYS
 from memoturn_core.access.settings import AccessSettings
 from memoturn_core.providers.settings import ProviderSettings
+from memoturn_mcp.variables import VARIABLES
 from memoturn_schemas.errors import InvalidRequest
 from memoturn_schemas.names import check_name
 from memoturn_storage.engine import Limits
@@ -33,21 +34,6 @@ DEFAULT_NAME = "default"
 
 ALL, DEFAULT = "all", "default"
 """Toolsets beside those of the operations: every tool, and the few that most agents need."""
-
-_KNOWN = frozenset(
-    PREFIX + name
-    for name in """
-    LISTEN DATA_DIR NAMESPACE PROFILE SOURCE URL TOKEN HOT_CAP ENGINE_THREADS WRITE_QUEUE_DEPTH MAX_BODY_BYTES
-    OBJECT_STORE BACKLOG_BYTES IDLE_SECS COLD_SECS GC_GRACE_SECS PITR_RETENTION_SECS PITR_SNAPSHOT_RETENTION_SECS
-    MAINTENANCE_SECS REQUEST_TIMEOUT_MS MAX_IN_FLIGHT CONTROL_RATE
-    ALLOWED_HOSTS ALLOWED_ORIGINS INSECURE SINGLE_NODE DURABILITY LOG_LEVEL
-    VECTOR_MEMORY_BYTES
-    AUTH AUTH_KEY AUTH_KEY_PREVIOUS PERSIST_AUTH_KEY PLATFORM_KEY CLUSTER_KEY
-    TOOLSETS TOOLS EXCLUDE_TOOLS READ_ONLY
-    EMBED_PROVIDER EMBED_URL EMBED_MODEL EMBED_API_KEY EMBED_TIMEOUT_MS
-    LLM_PROVIDER LLM_URL LLM_MODEL LLM_API_KEY LLM_TIMEOUT_MS
-    """.split()
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +63,8 @@ class Settings:
     limits: Limits = field(default_factory=lambda: Limits(hot_cap=1_024))
     vector_memory_bytes: int = 256 << 20
     """What the vector indexes of the process may hold."""
+    code: str = "auto"
+    """Whether snippets are run: `off`, `auto` or `on`, with which the sandbox is prepared at the start."""
     max_body_bytes: int = 32 * 1024 * 1024
     request_timeout_s: float = 30.0
     max_in_flight: int = 1_024
@@ -85,6 +73,7 @@ class Settings:
     allowed_hosts: frozenset[str] = frozenset()
     allowed_origins: frozenset[str] = frozenset()
     log_level: str = "info"
+    log_file: Path | None = None
     toolsets: frozenset[str] = frozenset()
     tools: frozenset[str] = frozenset()
     excluded_tools: frozenset[str] = frozenset()
@@ -114,7 +103,7 @@ class Settings:
                 f"MEMOTURN_LISTEN: {host} is reachable from other machines and auth is off; set MEMOTURN_AUTH=on,"
                 " listen on 127.0.0.1, or set MEMOTURN_INSECURE=1 behind a proxy that checks access"
             )
-        default = cls(data_dir=_data_dir(environ))
+        default = cls(data_dir=_path(environ, "MEMOTURN_DATA_DIR") or default_data_dir())
         return replace(
             default,
             host=host,
@@ -128,6 +117,7 @@ class Settings:
             durable=_one_of(environ, "MEMOTURN_DURABILITY", "standard", ("standard", "durable")) == "durable",
             limits=_limits(environ, default.limits),
             vector_memory_bytes=_integer(environ, "MEMOTURN_VECTOR_MEMORY_BYTES", default.vector_memory_bytes, 1 << 20),
+            code=_one_of(environ, "MEMOTURN_CODE", default.code, ("off", "auto", "on")),
             max_body_bytes=_integer(environ, "MEMOTURN_MAX_BODY_BYTES", default.max_body_bytes, 1_024),
             request_timeout_s=_integer(
                 environ, "MEMOTURN_REQUEST_TIMEOUT_MS", round(default.request_timeout_s * 1_000), 1
@@ -138,6 +128,7 @@ class Settings:
             allowed_hosts=_words(environ, "MEMOTURN_ALLOWED_HOSTS"),
             allowed_origins=_words(environ, "MEMOTURN_ALLOWED_ORIGINS"),
             log_level=_one_of(environ, "MEMOTURN_LOG_LEVEL", default.log_level, ("debug", "info", "warning", "error")),
+            log_file=_path(environ, "MEMOTURN_LOG_FILE"),
             tools=_words(environ, "MEMOTURN_TOOLS"),
             toolsets=_words(environ, "MEMOTURN_TOOLSETS"),
             excluded_tools=_words(environ, "MEMOTURN_EXCLUDE_TOOLS"),
@@ -163,8 +154,8 @@ def is_loopback(host: str) -> bool:
 
 def _refuse_unknown(environ: Mapping[str, str]) -> None:
     for name in sorted(environ):
-        if name.startswith(PREFIX) and name not in _KNOWN:
-            near = difflib.get_close_matches(name, _KNOWN, n=1)
+        if name.startswith(PREFIX) and name not in VARIABLES:
+            near = difflib.get_close_matches(name, VARIABLES, n=1)
             hint = f"; did you mean {near[0]}?" if near else ""
             raise InvalidRequest(f"{name}: this version has no such setting{hint}")
 
@@ -218,11 +209,13 @@ def _object_store(environ: Mapping[str, str]) -> str | None:
     return url
 
 
-def _data_dir(environ: Mapping[str, str]) -> Path:
-    given = environ.get("MEMOTURN_DATA_DIR")
-    return (
-        Path(given).expanduser().absolute() if given else Path(platformdirs.user_data_dir("memoturn", appauthor=False))
-    )
+def default_data_dir() -> Path:
+    return Path(platformdirs.user_data_dir("memoturn", appauthor=False))
+
+
+def _path(environ: Mapping[str, str], variable: str) -> Path | None:
+    given = environ.get(variable)
+    return Path(given).expanduser().absolute() if given else None
 
 
 def _listen(text: str) -> tuple[str, int]:

@@ -70,6 +70,10 @@ class Embedder:
             vectors = np.array(list(self.known.values()), np.float32)
             np.savez(self.path, texts=np.array(list(self.known)), vectors=vectors)
 
+    @property
+    def failing(self) -> bool:
+        return False
+
     async def aclose(self) -> None:
         self.save()
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 from memoturn_schemas.episodes import Context, Outcome, Step, TaskType
@@ -18,17 +18,23 @@ _RECOVERED_WITHIN = 5
 """Steps after a failure in which a success still counts as its recovery."""
 
 _DECISION = re.compile(
-    r"\b(decid(?:e|es|ed|ing)|cho(?:ose|osing|se|sen)|select(?:ed|ing)?|opt(?:ed|ing)? for|prefer\w*|switch\w* to|instead of)\b",
+    r"\b(?:decid(?:e|es|ed|ing)|cho(?:ose|osing|se|sen)|select(?:ed|ing)?|opt(?:ed|ing)? for|prefer\w*"
+    r"|switch\w* to|instead of)\b",
     re.IGNORECASE,
 )
 
 _NORMAL_FORMS = (
     (
-        re.compile(r"0x[0-9a-f]+|\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b|\b[0-9a-f]{12,}\b", re.IGNORECASE),
+        re.compile(r"0x[0-9a-f]+|\b[0-9a-f]{8}-(?:[0-9a-f]{4}-){3}[0-9a-f]{12}\b|\b[0-9a-f]{12,}+\b", re.IGNORECASE),
         "<id>",
     ),
     (re.compile(r"https?://\S+"), "<url>"),
-    (re.compile(r"(?:[A-Za-z]:)?(?:[/\\][\w.@+-]+){2,}[/\\]?|\B/[\w.@+-]+|\b[\w@+-]+(?:/[\w.@+-]+)+"), "<path>"),
+    (
+        re.compile(
+            r"(?:[A-Za-z]:)?(?:[/\\][\w.@+-]++){2,}+[/\\]?|\B/[\w.@+-]++|(?<![\w@+-])[\w@+-]++(?:/[\w.@+-]++)++"
+        ),
+        "<path>",
+    ),
     (re.compile(r"\d+(?:\.\d+)*"), "<n>"),
     (re.compile(r"\s+"), " "),
 )
@@ -123,7 +129,13 @@ def decides(step: Step) -> bool:
 def error_class(step: Step) -> str:
     """Of a step that failed: its error without what differs from one time to the next (paths, ids, numbers)."""
     result = step["result"]
-    text = "timeout" if result is None or result["type"] == "timeout" else result.get("message", "")[:_ERROR_READ]
+    return (
+        "timeout" if result is None or result["type"] == "timeout" else _normal(result.get("message", "")[:_ERROR_READ])
+    )
+
+
+@lru_cache(1_024)
+def _normal(text: str) -> str:
     for pattern, replacement in _NORMAL_FORMS:
         text = pattern.sub(replacement, text)
     return text.strip()[:_ERROR_CHARACTERS].strip()

@@ -2,6 +2,7 @@
 
 Ids are stored as their 16 bytes, times as Unix milliseconds, JSON as text. A step's rowid is its episode's
 and its number (`memoturn_core.episodes.rows`), so that an episode's steps lie together and need no index.
+What is short of an episode comes before what is long, so that a scan reads the beginning of each row only.
 """
 
 from __future__ import annotations
@@ -12,16 +13,16 @@ CREATE TABLE __memoturn_episodes (
   id BLOB NOT NULL UNIQUE,
   task_type TEXT NOT NULL,
   domain TEXT NOT NULL,
-  description TEXT NOT NULL,
-  words TEXT NOT NULL,
   session_id TEXT,
-  source TEXT,
   started_at INTEGER NOT NULL,
   ended_at INTEGER,
   step_count INTEGER,
   outcome TEXT,
   reward REAL,
   quality REAL,
+  source TEXT,
+  description TEXT NOT NULL,
+  words TEXT NOT NULL,
   body TEXT NOT NULL
 );
 CREATE INDEX __memoturn_episodes_domain ON __memoturn_episodes (domain, task_type, started_at);
@@ -64,34 +65,40 @@ CREATE TABLE __memoturn_patterns (
   kind TEXT NOT NULL,
   domain TEXT NOT NULL,
   body TEXT NOT NULL,
-  first_seen INTEGER NOT NULL
+  needs INTEGER NOT NULL,
+  created_at INTEGER NOT NULL
 );
 
+CREATE TABLE __memoturn_pattern_candidates (id BLOB PRIMARY KEY, episode INTEGER NOT NULL) WITHOUT ROWID;
+
 CREATE TABLE __memoturn_pattern_evidence (
-  pattern INTEGER NOT NULL,
-  episode INTEGER NOT NULL,
-  succeeded INTEGER NOT NULL,
+  episode INTEGER PRIMARY KEY,
+  task_type TEXT NOT NULL,
+  outcome TEXT NOT NULL,
   seen_at INTEGER NOT NULL,
-  PRIMARY KEY (pattern, episode)
-) WITHOUT ROWID;
-CREATE INDEX __memoturn_pattern_evidence_episode ON __memoturn_pattern_evidence (episode);
+  patterns BLOB NOT NULL,
+  candidates BLOB NOT NULL
+);
 
 CREATE TABLE __memoturn_recommendations (
   rowid INTEGER PRIMARY KEY,
   id BLOB NOT NULL UNIQUE,
+  episode INTEGER,
   created_at INTEGER NOT NULL,
   body TEXT NOT NULL
 );
+CREATE INDEX __memoturn_recommendations_episode ON __memoturn_recommendations (episode) WHERE episode IS NOT NULL;
 
 CREATE TABLE __memoturn_pattern_feedback (
   pattern INTEGER NOT NULL,
   recommendation INTEGER NOT NULL,
   episode INTEGER,
-  outcome TEXT,
+  outcome TEXT NOT NULL,
   applied_at_step INTEGER,
-  said_at INTEGER,
+  said_at INTEGER NOT NULL,
   PRIMARY KEY (pattern, recommendation)
 ) WITHOUT ROWID;
+CREATE INDEX __memoturn_pattern_feedback_recommendation ON __memoturn_pattern_feedback (recommendation);
 CREATE INDEX __memoturn_pattern_feedback_episode ON __memoturn_pattern_feedback (episode) WHERE episode IS NOT NULL;
 """
 

@@ -11,9 +11,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 from sys import getsizeof
-from typing import Self
+from typing import ClassVar, Self
 
 import apsw
+
+from memoturn_storage.lookups import Lookups
 
 CACHE_BYTES = 1 << 20
 """Of memory, a branch, at most."""
@@ -45,6 +47,9 @@ class KvCache:
     What was not looked at goes first, the oldest before the others (second chance): unlike the order of a
     true LRU, a mark on the entry can be set by any thread.
     """
+
+    lookups: ClassVar[Lookups] = Lookups()
+    """By those who wanted to know what a key holds, in all branches of the process."""
 
     def __init__(self, capacity: int = CACHE_BYTES) -> None:
         self._capacity = capacity

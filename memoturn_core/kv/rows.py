@@ -20,6 +20,7 @@ def find(snapshot: Snapshot, ns: str, key: str) -> Entry:
     """What the key holds, expired or not."""
     cache = snapshot.cached(KvCache, KvCache.empty)
     entry = cache.find(ns, key)
+    KvCache.lookups.note(entry is not None)
     if entry is None:
         row: Any = snapshot.connection.execute(
             "SELECT value, expires_at FROM __memoturn_kv WHERE ns = ? AND key = ?", (ns, key)

@@ -74,6 +74,8 @@ async def get(profile: Profile, request: KvGetRequest) -> Reply:
     found = profile.peek(KvCache, lambda cache: cache.find(ns, key))
     if found is None:
         found = await profile.read(lambda snapshot: rows.find(snapshot, ns, key))
+    else:
+        KvCache.lookups.note(True)
     value = found.value.value_at(profile.node.ambient.now_ms())
     if value is None:
         raise NotFound("there is no such key, or it has expired")

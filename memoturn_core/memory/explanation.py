@@ -14,7 +14,7 @@ import numpy as np
 
 from memoturn_core.memory.filters import Filters
 from memoturn_core.memory.identity import format_id, parse_id
-from memoturn_core.memory.ranking import contributions, shares
+from memoturn_core.memory.ranking import shares
 from memoturn_core.memory.rows import Row, bound
 from memoturn_core.memory.search import BELOW_TOPICS, RRF_OFFSET, RRF_WEIGHTS, Evidence, Found, Search
 from memoturn_core.memory.text import left_out, terms, words
@@ -129,10 +129,7 @@ class Explainer:
         of_all: dict[Contribution, Any] = {"vector": [hit.score / BELOW_TOPICS for hit in hits]}
         if lexicon is not None and ranking is not None:
             places = lexicon.places([hit.rowid for hit in hits])
-            of_all = {
-                name: part.tolist()
-                for name, part in contributions(lexicon, ranking, self.evidence.near, places).items()
-            }
+            of_all = {name: part.tolist() for name, part in ranking.contributions(places).items()}
         return [
             {"topic": hit.score}
             if "topic" in hit.channels

@@ -26,7 +26,7 @@ from memoturn_core.memory.identity import canonical_json, format_id, memory_key
 from memoturn_core.memory.rows import Row
 from memoturn_core.memory.sessions import touch
 from memoturn_core.memory.similarity import similar
-from memoturn_core.memory.vectors import accept, embedded_text, missed, to_embed
+from memoturn_core.memory.vectors import MemoryVectors, accept, behind, embedded_text
 from memoturn_core.node import Node
 from memoturn_core.operations import Reply, Rest, Scope, Target, operation
 from memoturn_core.profiles import Profile
@@ -93,8 +93,8 @@ async def keep(profile: Profile, items: Sequence[MemoryItem]) -> Reply:
     prepared = [_prepare(item, embedded.get(index)) for index, item in enumerate(items)]
     model = None if embedder is None else embedder.model
     done = await profile.write(lambda transaction: _ingest(transaction, prepared, model))
-    results, behind = done.value
-    if behind and embedded and reembedding is not None:
+    results, lagging = done.value
+    if lagging and embedded and reembedding is not None:
         reembedding.notice(profile.ref)
     return Reply(IngestResponse(results=results, txid=done.txid), done.txid)
 
@@ -136,7 +136,7 @@ async def _embedded(node: Node, items: Sequence[MemoryItem]) -> dict[int, list[f
 
 
 def _ingest(transaction: Transaction, batch: Sequence[Prepared], model: str | None) -> tuple[list[IngestResult], bool]:
-    """The results, and whether memories lack vectors of `model`, the node's."""
+    """The results, and whether rows lack vectors of `model`, the node's."""
     now = transaction.ambient.now_ms()
     results = []
     new: list[tuple[IngestResult, int, str]] = []
@@ -152,7 +152,7 @@ def _ingest(transaction: Transaction, batch: Sequence[Prepared], model: str | No
     for session_id, active in sessions.items():
         touch(transaction, session_id, now, active=active)
     _hint(transaction, new)
-    return results, model is not None and to_embed(transaction.connection, model) is not None
+    return results, model is not None and behind(transaction.connection, model)
 
 
 def _hint(transaction: Transaction, new: Sequence[tuple[IngestResult, int, str]]) -> None:
@@ -196,7 +196,7 @@ def assert_one(
             result["embedding"] = "skipped_dimension"
     rowid = rows.insert(transaction, row, vector, space)
     if vector is None and model is not None and row.type != "task":
-        missed(transaction.connection, rowid)
+        MemoryVectors.missed(transaction.connection, rowid)
     return result, rowid
 
 

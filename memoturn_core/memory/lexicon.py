@@ -8,7 +8,7 @@ commit keeps it in step. Called by `memoturn_core.memory.words`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import apsw
@@ -52,13 +52,25 @@ class Posting:
     def counts(self) -> Ints:
         return self._counts[: self._size]
 
-    def append(self, place: int, count: int) -> None:
-        if self._size == len(self._places):
-            self._places = np.resize(self._places, max(_FEWEST, 2 * self._size))
-            self._counts = np.resize(self._counts, max(_FEWEST, 2 * self._size))
-        self._places[self._size] = place
-        self._counts[self._size] = count
-        self._size += 1
+    def put(self, place: int, count: int) -> None:
+        """How often the word occurs at a place from now on, which may be not at all."""
+        size = self._size
+        at = int(np.searchsorted(self.places, place))
+        there = at < size and self._places[at] == place
+        if there and count:
+            self._counts[at] = count
+        elif there:
+            self._places[at : size - 1] = self._places[at + 1 : size]
+            self._counts[at : size - 1] = self._counts[at + 1 : size]
+            self._size -= 1
+        elif count:
+            if size == len(self._places):
+                self._places = np.resize(self._places, max(_FEWEST, 2 * size))
+                self._counts = np.resize(self._counts, max(_FEWEST, 2 * size))
+            self._places[at + 1 : size + 1] = self._places[at:size]
+            self._counts[at + 1 : size + 1] = self._counts[at:size]
+            self._places[at], self._counts[at] = place, count
+            self._size += 1
 
     def cut(self, end: int) -> None:
         """Forget the places from `end` on."""
@@ -67,9 +79,14 @@ class Posting:
 
 
 class Lexicon:
-    """Rows as `(rowid, session or None, length, whether it asks)`, in the order of their rowids."""
+    """Rows as `(rowid, session or None, length, whether it asks)`, in the order of their rowids.
 
-    def __init__(self, rows: Sequence[Any]) -> None:
+    Args:
+        unit: as how many occurrences one counts where it counts most.
+    """
+
+    def __init__(self, rows: Sequence[Any], unit: int = 1) -> None:
+        self.unit = unit
         rowids, sessions, lengths, asking = zip(*rows, strict=True) if rows else ((), (), (), ())
         self.count = len(rows)
         """Places."""
@@ -172,16 +189,25 @@ class Lexicon:
             return False
         self._put(rowid, session, length, asks)
         for stem, times in Counter(stems).items():
-            posting = self._postings.get(stem)
-            if posting is not None:
-                self._postings_bytes -= posting.nbytes
-                posting.append(self.count - 1, times)
-                self._postings_bytes += posting.nbytes
+            self._occurs(stem, self.count - 1, times)
         return True
 
+    def replace(self, rowid: int, length: int, asks: bool, before: Sequence[str], after: Sequence[str]) -> None:
+        """A row says something else, in the same session; the words are all that it had and all that it has."""
+        place = self._living(rowid)
+        if place is None:
+            return
+        self._total_length += length - self._lengths[place]
+        self._lengths[place] = length
+        self._asking[place] = asks
+        had, has = Counter(before), Counter(after)
+        for stem in had.keys() | has.keys():
+            if had[stem] != has[stem]:
+                self._occurs(stem, place, has[stem])
+
     def remove(self, rowid: int) -> None:
-        place = int(np.searchsorted(self.rowids, rowid))
-        if place == self.count or self._rowids[place] != rowid or not self._alive[place]:
+        place = self._living(rowid)
+        if place is None:
             return
         self._alive[place] = False
         self.alive_count -= 1
@@ -199,6 +225,19 @@ class Lexicon:
                 self.count -= 1
             for posting in self._postings.values():
                 posting.cut(self.count)
+
+    def _occurs(self, stem: str, place: int, times: int) -> None:
+        """Kept for a word that was asked for; the others are read when they are."""
+        posting = self._postings.get(stem)
+        if posting is not None:
+            self._postings_bytes -= posting.nbytes
+            posting.put(place, times)
+            self._postings_bytes += posting.nbytes
+
+    def _living(self, rowid: int) -> int | None:
+        """The place of a row, or None where there is no such row."""
+        place = int(np.searchsorted(self.rowids, rowid))
+        return place if place < self.count and self._rowids[place] == rowid and self._alive[place] else None
 
     def _put(self, rowid: int, session: str | None, length: int, asks: bool) -> None:
         place = self.count
@@ -225,9 +264,20 @@ class Lexicon:
             setattr(self, name, np.resize(getattr(self, name), capacity))
 
 
-def occurrences(connection: apsw.Connection, vocabulary: str, stems: Sequence[str]) -> list[Ints]:
-    """For each word the rowids at which a full-text index has it, one for each time, ascending."""
+def occurrences(
+    connection: apsw.Connection, vocabulary: str, stems: Sequence[str], weights: Mapping[str, int] | None = None
+) -> list[Ints]:
+    """For each word the rowids at which a full-text index has it, ascending.
+
+    Args:
+        weights: by columns, how many times each time counts that a word is there; once where they are not given.
+    """
+    each = "doc"
+    if weights and set(weights.values()) != {1}:
+        cases = [f"WHEN '{column}' THEN doc" + " || ',' || doc" * (weight - 1) for column, weight in weights.items()]
+        each = f"CASE col {' '.join(cases)} END"
     found = [
-        connection.execute(f"SELECT group_concat(doc) FROM {vocabulary} WHERE term = ?", (stem,)).get for stem in stems
+        connection.execute(f"SELECT group_concat({each}) FROM {vocabulary} WHERE term = ?", (stem,)).get
+        for stem in stems
     ]
     return [np.fromstring(str(rowids or ""), np.int64, sep=",") for rowids in found]

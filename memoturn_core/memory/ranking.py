@@ -14,7 +14,7 @@ what they are worth. `plain` is BM25 alone, as the fusion `rrf` takes it. Called
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +50,9 @@ _WHOLE = 1 + WEIGHTS.neighbour + WEIGHTS.session
 """What a row that is worth 1 comes to with what it is lent."""
 
 
+Contributions = Callable[[Places], dict[Contribution, Floats]]
+
+
 @dataclass(frozen=True, slots=True)
 class Ranking:
     scores: Floats
@@ -60,63 +63,64 @@ class Ranking:
     """Of all places, which have a word of the query themselves."""
     words: Floats
     """Of all places, the share of the query's words that counts for them."""
+    contributions: Contributions
+    """What makes up the scores of some places by `relevance`; they add up to them."""
 
 
-def relevance(lexicon: Lexicon, terms: Sequence[Term], near: Sequence[tuple[int, float]]) -> Ranking:
+def relevance(
+    lexicon: Lexicon, terms: Sequence[Term], near: Sequence[tuple[int, float]], vector: float | None = None
+) -> Ranking:
     """By words and vectors. Without words in common the cosine alone decides.
 
     Args:
         near: rowids with their cosines, nearest first.
+        vector: the weight of the cosine, if not the usual one.
 
     Returns:
         Scores of at most 1.
     """
-    words, matched = _words(lexicon, terms, context=True)
+    words, matched, _ = _words(lexicon, terms, context=True)
     places = lexicon.places([rowid for rowid, _ in near])
     cosines = np.array([cosine for _, cosine in near])
     if not matched.any():
         scores = np.zeros(lexicon.count)
         scores[places] = cosines
-        return Ranking(scores, np.sort(places), matched, words)
+        return Ranking(scores, np.sort(places), matched, words, lambda places: {"vector": scores[places]})
     found = matched
     if near:
         found = matched.copy()
         found[places] = True
-    by_words, by_vector = _parts(lexicon, words, near)
-    own = _told(lexicon, by_words + by_vector)
+    by_words, by_vector = _parts(lexicon, words, near, WEIGHTS.vector if vector is None else vector)
+    stated = by_words + by_vector
+    own = _told(lexicon, stated)
     lent, best = _surroundings(lexicon, own)
-    return Ranking((own + lent + best) / _WHOLE, np.flatnonzero(found), matched, words)
+
+    def contributions(places: Places) -> dict[Contribution, Floats]:
+        return {
+            "words": by_words[places] / _WHOLE,
+            "vector": by_vector[places] / _WHOLE,
+            "asking": (own[places] - stated[places]) / _WHOLE,
+            "neighbours": lent[places] / _WHOLE,
+            "session": best[places] / _WHOLE,
+        }
+
+    return Ranking((own + lent + best) / _WHOLE, np.flatnonzero(found), matched, words, contributions)
 
 
 def plain(lexicon: Lexicon, terms: Sequence[Term]) -> Ranking:
     """By words, BM25."""
-    words, matched = _words(lexicon, terms, context=False)
-    return Ranking(words, np.flatnonzero(matched), matched, words)
-
-
-def contributions(
-    lexicon: Lexicon, ranking: Ranking, near: Sequence[tuple[int, float]], places: Places
-) -> dict[Contribution, Floats]:
-    """What makes up the scores that `relevance` gave some places, from the same `near`; they add up to the scores."""
-    if not ranking.worded.any():
-        return {"vector": ranking.scores[places]}
-    by_words, by_vector = _parts(lexicon, ranking.words, near)
-    stated = by_words + by_vector
-    own = _told(lexicon, stated)
-    lent, best = _surroundings(lexicon, own)
-    parts: dict[Contribution, Floats] = {
-        "words": by_words,
-        "vector": by_vector,
-        "asking": own - stated,
-        "neighbours": lent,
-        "session": best,
-    }
-    return {name: part[places] / _WHOLE for name, part in parts.items()}
+    words, matched, _ = _words(lexicon, terms, context=False)
+    return Ranking(words, np.flatnonzero(matched), matched, words, _by_words_alone(words))
 
 
 def by_words(ranking: Ranking) -> Ranking:
     """Those that have a word themselves, by the words alone."""
-    return Ranking(ranking.words, np.flatnonzero(ranking.worded), ranking.worded, ranking.words)
+    words = ranking.words
+    return Ranking(words, np.flatnonzero(ranking.worded), ranking.worded, words, _by_words_alone(words))
+
+
+def _by_words_alone(words: Floats) -> Contributions:
+    return lambda places: {"words": words[places]}
 
 
 def shares(lexicon: Lexicon, terms: Sequence[Term], places: Places, *, context: bool) -> tuple[Floats, Flags]:
@@ -126,9 +130,9 @@ def shares(lexicon: Lexicon, terms: Sequence[Term], places: Places, *, context: 
         Shares that add up to 1 at each place, or are all 0, and whether the row there has the word itself.
     """
     each = [_words(lexicon, [term], context=context) for term in terms]
-    counted = np.array([_rarity(lexicon, int(has.sum())) * words[places] for words, has in each])
+    counted = np.array([weight * words[places] for words, _, weight in each])
     whole = counted.sum(axis=0)
-    return counted / np.where(whole > 0, whole, 1.0), np.array([has[places] for _, has in each])
+    return counted / np.where(whole > 0, whole, 1.0), np.array([has[places] for _, has, _ in each])
 
 
 def best_first(ranking: Ranking, probe: int) -> Iterator[Places]:
@@ -143,19 +147,19 @@ def best_first(ranking: Ranking, probe: int) -> Iterator[Places]:
         start, probe = end, 8 * probe
 
 
-def _words(lexicon: Lexicon, terms: Sequence[Term], *, context: bool) -> tuple[Floats, Flags]:
-    """The share of the query that each row has, and whether it has any of it itself."""
+def _words(lexicon: Lexicon, terms: Sequence[Term], *, context: bool) -> tuple[Floats, Flags, float]:
+    """The share of the query that each row has, whether it has any of it itself, and what the whole query weighs."""
     weights = WEIGHTS
     share = np.zeros(lexicon.count)
     matched = np.zeros(lexicon.count, np.bool_)
-    saturation = weights.saturation * (1 - weights.length + weights.length * lexicon.relative_lengths)
+    saturation = lexicon.unit * weights.saturation * (1 - weights.length + weights.length * lexicon.relative_lengths)
     context = context and lexicon.session_count > 0
     whole = 0.0
     for term in terms:
         places, counts = _occurrences(lexicon, term)
         if not len(places):
             continue
-        rarity = _rarity(lexicon, len(places))
+        rarity = _rarity(lexicon, len(places) if lexicon.unit == 1 else np.minimum(counts / lexicon.unit, 1.0).sum())
         counted = rarity * counts / (counts + saturation[places])
         whole += rarity
         matched[places] = True
@@ -163,11 +167,14 @@ def _words(lexicon: Lexicon, terms: Sequence[Term], *, context: bool) -> tuple[F
             share += _heard(lexicon, places, counted)
         else:
             share[places] += counted
-    return share / (whole or 1.0), matched
+    return share / (whole or 1.0), matched, whole
 
 
-def _rarity(lexicon: Lexicon, having: int) -> float:
-    """What it is worth to know that a row has a word which so many rows have: inverse document frequency."""
+def _rarity(lexicon: Lexicon, having: float) -> float:
+    """What it is worth to know that a row has a word which so many rows have: inverse document frequency.
+
+    A row that has it only where it counts for less is a part of one.
+    """
     return float(np.log1p((lexicon.alive_count - having + 0.5) / (having + 0.5)))
 
 
@@ -204,13 +211,13 @@ def _heard(lexicon: Lexicon, places: Places, counted: Floats) -> Floats:
     return heard
 
 
-def _parts(lexicon: Lexicon, words: Floats, near: Sequence[tuple[int, float]]) -> tuple[Floats, Floats]:
+def _parts(lexicon: Lexicon, words: Floats, near: Sequence[tuple[int, float]], weight: float) -> tuple[Floats, Floats]:
     """What each row's words and its vector count for."""
     if not near:
         return words, np.zeros(lexicon.count)
     closeness = np.full(lexicon.count, near[-1][1])
     closeness[lexicon.places([rowid for rowid, _ in near])] = [cosine for _, cosine in near]
-    return (1 - WEIGHTS.vector) * words, WEIGHTS.vector * closeness
+    return (1 - weight) * words, weight * closeness
 
 
 def _told(lexicon: Lexicon, stated: Floats) -> Floats:

@@ -16,7 +16,7 @@ from memoturn_core.memory.explanation import Explainer
 from memoturn_core.memory.filters import Filters
 from memoturn_core.memory.rows import COLUMNS, Row, bound
 from memoturn_core.memory.search import Found, Search
-from memoturn_core.memory.vectors import Embeddings, MemoryVectors, comparable, to_embed
+from memoturn_core.memory.vectors import MemoryVectors, behind, searched
 from memoturn_core.memory.words import MemoryWords
 from memoturn_core.node import Node
 from memoturn_core.operations import Reply, Rest, Scope, Target, operation
@@ -78,28 +78,29 @@ async def recall(profile: Profile, request: RecallRequest) -> Reply:
         if request.explained:
             empty["explain"] = explanation.of_nothing(request)
         return Reply(empty, 0)
-    vector = await _query_vector(profile.node, request)
+    vector = await query_vector(profile.node, request.query, request.embedding)
     embedder, reembedding = profile.node.embedder, profile.node.reembedding
     model = embedder.model if embedder is not None and request.embedding is None and vector is not None else None
 
     def work(snapshot: Snapshot) -> tuple[dict[str, Any], bool]:
-        behind = model is not None and request.as_of is None and to_embed(snapshot.connection, model) is not None
-        return search(snapshot, request, vector, model), behind
+        lagging = model is not None and request.as_of is None and behind(snapshot.connection, model)
+        return search(snapshot, request, vector, model), lagging
 
     found = await profile.read(work, as_of=request.as_of, long=request.explained)
-    answer, behind = found.value
-    if behind and vector is not None and len(vector) and reembedding is not None:
+    answer, lagging = found.value
+    if lagging and vector is not None and len(vector) and reembedding is not None:
         reembedding.notice(profile.ref)
     return Reply({**answer, "txid": found.txid}, found.txid)
 
 
-async def _query_vector(node: Node, request: RecallRequest) -> Vector | None:
-    if request.embedding is not None:
-        return as_vector(request.embedding)
-    if node.embedder is None or not (request.query and request.query.strip()):
+async def query_vector(node: Node, query: str | None, given: list[float] | None) -> Vector | None:
+    """The vector to search by: the client's, or else the embedder's, which is empty where it could not be had."""
+    if given is not None:
+        return as_vector(given)
+    if node.embedder is None or not (query and query.strip()):
         return None
     try:
-        return as_vector((await node.embedder.embed([request.query], purpose="query"))[0])
+        return as_vector((await node.embedder.embed([query], purpose="query"))[0])
     except UpstreamFailure as error:
         log.warning("recall without the vector channel", error=str(error))
         return as_vector([])
@@ -112,13 +113,11 @@ def search(
 
     Args:
         vector: empty stands for one that could not be had.
-        model: by which it was made; None for a client's, which is compared with those of the model used last.
+        model: by which it was made; None for a client's.
     """
-    connection = snapshot.connection
-    known = Embeddings.of(connection)
-    degraded = vector is not None and not (len(vector) and known.admit(len(vector), model))
-    usable = None if degraded else vector
-    spaces = [] if usable is None else comparable(connection, len(usable), model or known.model)
+    spaces = None if vector is None else searched(snapshot.connection, vector, model)
+    usable = None if spaces is None else vector
+    degraded = vector is not None and usable is None
     filters = Filters.of(request, snapshot.ambient.now_ms())
     passing = f"SELECT m.rowid FROM __memoturn_memories AS m WHERE m.rowid IN carray(?) AND {filters.sql}"
 
@@ -126,7 +125,7 @@ def search(
         return set(_rowids(snapshot, passing, (bound(rowids), *filters.parameters)))
 
     def nearest(count: int) -> list[tuple[int, float]]:
-        return [] if usable is None else MemoryVectors.nearest(snapshot, usable, spaces, count, keep)
+        return [] if usable is None else MemoryVectors.nearest(snapshot, usable, spaces or [], count, keep)
 
     # Whether a memory was found is asked of the whole ranking, and so of the whole topic.
     depth = 2 * request.k if request.explain_id is None else -1
@@ -142,7 +141,7 @@ def search(
     if degraded:
         answer["degraded"] = ["vector"]
     if request.explained:
-        explainer = Explainer(snapshot, request, filters, wanted, evidence, usable, spaces)
+        explainer = Explainer(snapshot, request, filters, wanted, evidence, usable, spaces or [])
         for hit, explained in zip(answer["memories"], explainer.of_hits(best), strict=True):
             hit["explanation"] = explained
         answer["explain"] = explainer.of_recall(explanation.of_vector(request, vector, model, admitted=not degraded))

@@ -1,9 +1,9 @@
-"""Bringing memories to the node's model, in the background: those of another model, and those that got no vector.
+"""Bringing memories and episodes to the node's model, in the background: those of another, and those without a vector.
 
-A profile is noticed when a request on it was embedded, which shows that the embedder answers, and its memories are
-behind. They are then embedded a portion at a time, in the order in which they came, each portion kept by a transaction
-of its own with how far it got. So it can end anywhere: a process that stops, or an embedder that fails, leaves the
-rest to the next request. Made by `memoturn_core.node`; called by `ingest` and `recall`.
+A profile is noticed when a request on it was embedded, which shows that the embedder answers, and its rows are behind.
+They are then embedded a portion at a time, in the order in which they came, each portion kept by a transaction of its
+own with how far it got. So it can end anywhere: a process that stops, or an embedder that fails, leaves the rest to
+the next request. Made by `memoturn_core.node`; called by `ingest`, `recall` and `memoturn_core.episodes.query`.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ import apsw
 import structlog
 
 from memoturn_core.memory.vectors import (
+    EMBEDDED,
     Embeddings,
-    MemoryVectors,
+    OwnVectors,
     accept,
+    behind,
     comparable,
-    embedded,
     embedded_text,
     superseded,
-    to_embed,
 )
 from memoturn_core.providers.embedding import Embedder
 from memoturn_core.vectors.vector import Vector, as_vector
@@ -40,7 +40,7 @@ _ALL = (1 << 40) - 1
 _LOOKED_AT = 256
 _EMBEDDED = 32
 _CHARACTERS = 8_000
-"""Of the memories of a portion that are looked at, of those that are embedded, and of the texts of these: so that a
+"""Of the rows of a portion that are looked at, of those that are embedded, and of the texts of these: so that a
 portion holds up nobody, and any embedder has it within its budget."""
 
 
@@ -54,7 +54,7 @@ class Reembedding:
         self._task: asyncio.Task[None] | None = None
 
     def notice(self, ref: BranchRef) -> None:
-        """The memories of this branch are behind."""
+        """Rows of this branch are behind."""
         if ref not in self._behind:
             self._behind.append(ref)
         if self._task is None or self._task.done():
@@ -71,7 +71,7 @@ class Reembedding:
             try:
                 more = await self._embed_portion(ref)
             except Exception as error:  # noqa: BLE001 - whatever it is, the other branches are not to wait for it
-                log.warning("memories left without embeddings", branch=str(ref), error=str(translate(error)))
+                log.warning("left without embeddings", branch=str(ref), error=str(translate(error)))
                 more = False
             self._behind.popleft()
             if more:
@@ -103,49 +103,59 @@ class _Lacking:
 
 @dataclass(frozen=True, slots=True)
 class _Portion:
-    """The next memories that have no vector of the node's model; up to and with `through` there are no others."""
+    """The next rows of a kind that have no vector of the node's model; up to and with `through` there are no others."""
 
+    rows: type[OwnVectors]
     through: int
     lacking: list[_Lacking]
 
 
 def _portion(connection: apsw.Connection, model: str) -> _Portion | None:
-    start = to_embed(connection, model)
-    if start is None:
-        return None
     known = Embeddings.of(connection)
+    for rows in EMBEDDED:
+        start = rows.to_embed(connection, model, known)
+        if start is not None:
+            return _portion_of(connection, rows, start, model, known)
+    return None
+
+
+def _portion_of(
+    connection: apsw.Connection, rows: type[OwnVectors], start: int, model: str, known: Embeddings
+) -> _Portion:
     spaces = comparable(connection, known.dimension, model) if known.model in (None, model) and known.dimension else []
     lacking: list[_Lacking] = []
     through, characters = start, 0
-    rows: Any = connection.execute(
-        "SELECT rowid, id, summary, keywords FROM __memoturn_memories WHERE rowid >= ? AND type <> 'task'"
-        " ORDER BY rowid LIMIT ?",
+    found: Any = connection.execute(
+        f"SELECT rowid, id, {rows.texts} FROM {rows.rows} WHERE rowid >= ? AND {rows.condition} ORDER BY rowid LIMIT ?",
         (start, _LOOKED_AT),
     )
-    for rowid, id_, summary, keywords in rows.fetchall():
-        if not MemoryVectors.has(connection, rowid, spaces):
-            text = embedded_text(summary, keywords)
+    for rowid, id_, *texts in found.fetchall():
+        if not rows.has(connection, rowid, spaces):
+            text = embedded_text(*texts)
             characters += len(text)
             if lacking and (len(lacking) == _EMBEDDED or characters > _CHARACTERS):
                 break
             lacking.append(_Lacking(rowid, id_, text))
         through = rowid
-    return _Portion(through, lacking)
+    return _Portion(rows, through, lacking)
 
 
 def _keep(transaction: Transaction, portion: _Portion, vectors: Sequence[Vector], model: str) -> bool:
     """Whether there is more to embed."""
-    connection = transaction.connection
+    connection, rows = transaction.connection, portion.rows
     for lacking, vector in zip(portion.lacking, vectors, strict=True):
-        there = "SELECT 1 FROM __memoturn_memories WHERE rowid = ? AND id = ?"
+        there = f"SELECT 1 FROM {rows.rows} WHERE rowid = ? AND id = ?"
         if connection.execute(there, (lacking.rowid, lacking.id)).fetchone() is None:
             continue
         space = accept(connection, vector, model=model)
-        if space is None:  # clients have fixed another dimension, and no memory can have a vector of this model
-            return embedded(connection, _ALL, model)
-        MemoryVectors.delete(transaction, [lacking.rowid], superseded(connection, model))
-        if not MemoryVectors.has(connection, lacking.rowid, comparable(connection, len(vector), model)):
-            MemoryVectors.insert(transaction, lacking.rowid, vector, space)
+        if space is None:  # clients have fixed another dimension, and no row can have a vector of this model
+            rows.embedded(connection, _ALL, model)
+            return behind(connection, model)
+        rows.delete(transaction, [lacking.rowid], superseded(connection, model))
+        if not rows.has(connection, lacking.rowid, comparable(connection, len(vector), model)):
+            rows.insert(transaction, lacking.rowid, vector, space)
     # Looked at anew, for others may have been here meanwhile.
     left = _portion(connection, model)
-    return left is not None and embedded(connection, left.lacking[0].rowid - 1 if left.lacking else left.through, model)
+    if left is not None:
+        left.rows.embedded(connection, left.lacking[0].rowid - 1 if left.lacking else left.through, model)
+    return left is not None and behind(connection, model)

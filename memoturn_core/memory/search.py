@@ -79,6 +79,8 @@ class Search:
     """Rows of the topic, best first; they pass `keep`."""
     wanted: int
     fusion: Fusion
+    vector: float | None = None
+    """The weight of the cosine under `relevance`, if not the usual one."""
 
     def run(self, snapshot: Snapshot) -> list[Found]:
         """The best first, as many as wanted at most."""
@@ -91,7 +93,8 @@ class Search:
             near = self.nearest(self._depth)
             return Evidence(looked_up, lexicon, None if lexicon is None else plain(lexicon, looked_up), near)
         near = self._near(lexicon)
-        return Evidence(looked_up, lexicon, None if lexicon is None else relevance(lexicon, looked_up, near), near)
+        ranking = None if lexicon is None else relevance(lexicon, looked_up, near, self.vector)
+        return Evidence(looked_up, lexicon, ranking, near)
 
     def best(self, evidence: Evidence, count: int) -> list[Found]:
         """The best by this evidence, first; of different counts one is the beginning of the other."""

@@ -1,20 +1,21 @@
-"""The embeddings of memories and turns: which space each is in, and an index of each space.
+"""The embeddings of memories, episodes and turns: which space each is in, and an index of each space.
 
 A space is a model and a dimension; vectors of different spaces are not compared. Of what clients send the model is
 not known: it is in a space without a name, and is compared with any model's of its dimension. The vector of the row
 `r` in the space `s` has the rowid `s << 40 | r`, so that each has its model, and a space lies together in the file.
 
 A profile has one dimension, that of its first embedding, and keeps it. But when the node embeds by another model than
-it did, the profile goes over to that, whatever its dimension, and `reembedding` brings its memories there.
+it did, the profile goes over to that, whatever its dimension, and `reembedding` brings its rows there: those of
+`EMBEDDED`, which the node embeds itself where no client did.
 
-Called by `rows`, `turns`, `ingest`, `transcript`, `recall` and `reembedding`.
+Called by `rows`, `turns`, `ingest`, `transcript`, `recall` and `reembedding`, and by `memoturn_core.episodes`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import apsw
 import numpy as np
@@ -34,17 +35,18 @@ class Embeddings:
     dimension: int | None
     model: str | None
     """Of the node that embedded last."""
-    unembedded: int | None
-    """Memories from this rowid on may have no vector although the node embeds; None if all have that can."""
+    unembedded: Mapping[str, int]
+    """By the `setting` of those of `EMBEDDED` of which some may have no vector although the node embeds: from which
+    rowid on."""
 
     @classmethod
     def of(cls, connection: apsw.Connection) -> Self:
         found: Any = connection.execute("SELECT key, value FROM __memoturn_settings WHERE key GLOB 'embedding_*'")
         settings = dict(found.fetchall())
         return cls(
-            dimension=settings.get("embedding_dimension"),
-            model=settings.get("embedding_model"),
-            unembedded=settings.get("embedding_unembedded"),
+            dimension=settings.pop("embedding_dimension", None),
+            model=settings.pop("embedding_model", None),
+            unembedded=settings,
         )
 
     def admit(self, dimension: int, model: str | None) -> bool:
@@ -62,16 +64,27 @@ def accept(connection: apsw.Connection, vector: Vector, *, model: str | None) ->
     if model is not None and model != known.model:
         if dimension is None or known.model is not None:
             dimension = len(vector)
-        first = _first_to_embed(connection) if dimension == len(vector) else None
-        _set(connection, embedding_model=model, embedding_dimension=dimension, embedding_unembedded=first)
+        _adopt(connection, model, dimension, behind=dimension == len(vector))
     elif dimension is None:
         dimension = len(vector)
         _set(connection, embedding_dimension=dimension)
     return _space(connection, model, dimension) if dimension == len(vector) else None
 
 
+def searched(connection: apsw.Connection, query: Vector, model: str | None) -> Spaces | None:
+    """The spaces of memories or episodes to look for a query in; None where its vector is of no use here.
+
+    `model` made it; None stands for a client's, which is compared with those of the model used last. An empty vector
+    stands for one that could not be had.
+    """
+    known = Embeddings.of(connection)
+    if not len(query) or not known.admit(len(query), model):
+        return None
+    return comparable(connection, len(query), model or known.model)
+
+
 def comparable(connection: apsw.Connection, dimension: int, model: str | None) -> Spaces:
-    """The spaces of memories that a vector of this model may be compared with."""
+    """The spaces of memories or episodes that a vector of this model may be compared with."""
     return _spaces(connection, "dimension = ? AND (model IS NULL OR model = ?)", (dimension, model))
 
 
@@ -88,36 +101,21 @@ def superseded(connection: apsw.Connection, model: str) -> Spaces:
 # --- what is still to be embedded ----------------------------------------------------------------
 
 
-def embedded_text(summary: str, keywords: str) -> str:
-    """What of a memory is embedded."""
-    return f"{summary} {keywords}".strip()
+def embedded_text(*parts: str) -> str:
+    """What of a row is embedded, from its `texts`."""
+    return " ".join(parts).strip()
 
 
-def missed(connection: apsw.Connection, rowid: int) -> None:
-    """A new memory was to be embedded and was not."""
-    first = Embeddings.of(connection).unembedded
-    if first is None or first > rowid:
-        _set(connection, embedding_unembedded=rowid)
-
-
-def to_embed(connection: apsw.Connection, model: str) -> int | None:
-    """The rowid from which on memories may lack a vector of the node's model; None if there are no such."""
+def behind(connection: apsw.Connection, model: str) -> bool:
+    """Whether any rows may lack a vector of the node's model."""
     known = Embeddings.of(connection)
-    return known.unembedded if known.model == model else _first_to_embed(connection)
+    return any(rows.to_embed(connection, model, known) is not None for rows in EMBEDDED)
 
 
-def embedded(connection: apsw.Connection, through: int, model: str) -> bool:
-    """Memories up to and with `through` lack no vector of this model that they can have; whether there are more."""
-    after = _first_to_embed(connection, through + 1)
-    _set(connection, embedding_model=model, embedding_unembedded=after)
-    return after is not None
-
-
-def _first_to_embed(connection: apsw.Connection, start: int = 0) -> int | None:
-    rowid = connection.execute(
-        "SELECT rowid FROM __memoturn_memories WHERE rowid >= ? AND type <> 'task' ORDER BY rowid LIMIT 1", (start,)
-    ).get
-    return rowid if isinstance(rowid, int) else None
+def _adopt(connection: apsw.Connection, model: str, dimension: int | None, *, behind: bool) -> None:
+    """The profile goes over to a model; `behind` says whether its rows can follow."""
+    _set(connection, embedding_model=model, embedding_dimension=dimension)
+    _set(connection, **{rows.setting: rows.first(connection) if behind else None for rows in EMBEDDED})
 
 
 # --- rows ----------------------------------------------------------------------------------------
@@ -147,6 +145,18 @@ class _RowVectors(VectorIndex):
         return any(connection.execute(looked_up, (space[rowid],)).fetchone() for space in spaces)
 
     @classmethod
+    def of_rows(cls, connection: apsw.Connection, rowids: Iterable[int], spaces: Spaces) -> dict[int, Vector]:
+        """The vectors of those rows that have one in a space, of the first such space."""
+        found: dict[int, Vector] = {}
+        for space in reversed(spaces):
+            placed = apsw.carray(np.fromiter((space[rowid] for rowid in rowids), np.int64))
+            rows: Any = connection.execute(
+                f"SELECT rowid, embedding FROM {cls.table} WHERE rowid IN carray(?)", (placed,)
+            ).fetchall()
+            found |= {each - space.start: np.frombuffer(blob, "<f4") for each, blob in rows}
+        return found
+
+    @classmethod
     def nearest(
         cls, snapshot: Snapshot, query: Vector, spaces: Spaces, wanted: int, keep: Callable[[list[int]], set[int]]
     ) -> list[tuple[int, float]]:
@@ -160,8 +170,58 @@ class _RowVectors(VectorIndex):
         return found[:wanted]
 
 
-class MemoryVectors(_RowVectors):
+class OwnVectors(_RowVectors):
+    """Vectors of rows that the node embeds where no client did."""
+
+    rows: ClassVar[str]
+    """The table of the rows; it has their `id`."""
+    texts: ClassVar[str]
+    """Its columns that are embedded."""
+    condition: ClassVar[str]
+    """Which rows are."""
+    setting: ClassVar[str]
+    """The key of the setting that says from which rowid on some may lack a vector."""
+
+    @classmethod
+    def missed(cls, connection: apsw.Connection, rowid: int) -> None:
+        """A new row was to be embedded and was not."""
+        first = Embeddings.of(connection).unembedded.get(cls.setting)
+        if first is None or first > rowid:
+            _set(connection, **{cls.setting: rowid})
+
+    @classmethod
+    def to_embed(cls, connection: apsw.Connection, model: str, known: Embeddings) -> int | None:
+        """The rowid from which on rows may lack a vector of the node's model; None if there are no such."""
+        return known.unembedded.get(cls.setting) if known.model == model else cls.first(connection)
+
+    @classmethod
+    def embedded(cls, connection: apsw.Connection, through: int, model: str) -> None:
+        """Rows up to and with `through` lack no vector of this model that they can have.
+
+        It is not noted where the profile is still at another model: only a vector says of what dimension this one is.
+        """
+        known = Embeddings.of(connection)
+        if known.model not in (None, model):
+            return
+        if known.model is None:
+            _adopt(connection, model, known.dimension, behind=True)
+        _set(connection, **{cls.setting: cls.first(connection, through + 1)})
+
+    @classmethod
+    def first(cls, connection: apsw.Connection, start: int = 0) -> int | None:
+        """The first row from `start` on that is to have a vector."""
+        rowid = connection.execute(
+            f"SELECT rowid FROM {cls.rows} WHERE rowid >= ? AND {cls.condition} ORDER BY rowid LIMIT 1", (start,)
+        ).get
+        return rowid if isinstance(rowid, int) else None
+
+
+class MemoryVectors(OwnVectors):
     table = "__memoturn_memory_vectors"
+    rows = "__memoturn_memories"
+    texts = "summary, keywords"
+    condition = "type <> 'task'"
+    setting = "embedding_unembedded"
 
     @classmethod
     def vector_of(cls, connection: apsw.Connection, rowid: int, model: str | None) -> tuple[Vector | None, str | None]:
@@ -175,8 +235,19 @@ class MemoryVectors(_RowVectors):
         return (None, None) if found is None else (np.frombuffer(found[0], dtype="<f4"), found[1])
 
 
+class EpisodeVectors(OwnVectors):
+    table = "__memoturn_episode_vectors"
+    rows = "__memoturn_episodes"
+    texts = "description"
+    condition = "1"
+    setting = "embedding_unembedded_episodes"
+
+
 class TurnVectors(_RowVectors):
     table = "__memoturn_turn_vectors"
+
+
+EMBEDDED: Sequence[type[OwnVectors]] = (MemoryVectors, EpisodeVectors)
 
 
 def _placed(keep: Callable[[list[int]], set[int]], start: int) -> Callable[[list[int]], set[int]]:

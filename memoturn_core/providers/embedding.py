@@ -37,6 +37,11 @@ class Embedder(Protocol):
         """The model's name: vectors of different models are not comparable."""
         ...
 
+    @property
+    def failing(self) -> bool:
+        """Whether it failed so often, and never since, that it is not worth asking."""
+        ...
+
     async def embed(self, texts: Sequence[str], *, purpose: Purpose) -> list[list[float]]:
         """One vector for each text, in order, finite and all of one dimension; none for no texts.
 
@@ -59,6 +64,10 @@ class RemoteEmbedder(ABC):
     @property
     def model(self) -> str:
         return self._model
+
+    @property
+    def failing(self) -> bool:
+        return self._client.failing
 
     async def embed(self, texts: Sequence[str], *, purpose: Purpose) -> list[list[float]]:
         """See `Embedder`. All batches together take at most the endpoint's budget."""

@@ -82,6 +82,11 @@ class ProviderClient:
             raise self.failure(_answered(response))
         return answer
 
+    @property
+    def failing(self) -> bool:
+        """Whether its last posts failed, so many in a row that it is left alone for a while."""
+        return self._circuit.is_open
+
     async def aclose(self) -> None:
         if self._http is not None:
             await self._http.aclose()
@@ -146,9 +151,13 @@ class Circuit:
         self._failures = 0
         self._probe_at = 0.0
 
+    @property
+    def is_open(self) -> bool:
+        return self._failures >= FAILURES_TO_OPEN
+
     def admits(self) -> bool:
         """Whether to ask now. An open circuit says yes once each `OPEN_S`, to the caller that probes."""
-        if self._failures < FAILURES_TO_OPEN:
+        if not self.is_open:
             return True
         now = self._ambient.monotonic()
         if now < self._probe_at:

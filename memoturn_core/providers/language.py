@@ -66,6 +66,11 @@ class LanguageModel(Protocol):
         """The model's name."""
         ...
 
+    @property
+    def failing(self) -> bool:
+        """Whether it failed so often, and never since, that it is not worth asking."""
+        ...
+
     async def extract(self, turns: Sequence[Turn]) -> list[Proposal]:
         """The memories the turns hold, possibly none; summaries are one line and not blank."""
         ...
@@ -95,6 +100,10 @@ class _StructuredModel(ABC):
     @property
     def model(self) -> str:
         return self._model
+
+    @property
+    def failing(self) -> bool:
+        return self._client.failing
 
     async def extract(self, turns: Sequence[Turn]) -> list[Proposal]:
         reply = await self._perform(EXTRACT, {"turns": [asdict(turn) for turn in turns]})

@@ -39,6 +39,11 @@ class LocalEmbedder:
     def model(self) -> str:
         return MODEL
 
+    @property
+    def failing(self) -> bool:
+        loading = self._loading
+        return loading is not None and loading.done() and loading.exception() is not None
+
     async def embed(self, texts: Sequence[str], *, purpose: Purpose) -> list[list[float]]:  # noqa: ARG002
         """See `Embedder`. To the model, documents and queries are the same."""
         with anyio.move_on_after(self._budget_s):

@@ -23,6 +23,7 @@ from memoturn_core.vectors.codes import Signs, Units
 from memoturn_core.vectors.mirror import Mirror
 from memoturn_core.vectors.vector import Vector, batches, unit
 from memoturn_storage.handle import Snapshot, Transaction
+from memoturn_storage.lookups import Lookups
 
 _EXACT_ROWS = 10_000
 _CHEAP_BYTES = 32 << 20
@@ -47,6 +48,8 @@ class VectorIndex:
     cheap_bytes: ClassVar[int] = _CHEAP_BYTES
     exact_bytes: ClassVar[int] = _EXACT_BYTES
     budget: ClassVar[Budget] = Budget(_BUDGET_BYTES)
+    lookups: ClassVar[Lookups] = Lookups()
+    """By searches; a hit had all vectors in memory."""
 
     def __init__(self, span: range) -> None:
         self.used = 0
@@ -74,6 +77,7 @@ class VectorIndex:
     def _cached(cls, snapshot: Snapshot, span: range | None) -> VectorIndex:
         index: VectorIndex = snapshot.cached(cls, lambda _: cls(span or _WHOLE_TABLE), of=span)
         index.used = cls.budget.now()
+        cls.lookups.note(index.complete)
         return index
 
     # --- reading the file ------------------------------------------------------------------------

@@ -26,7 +26,7 @@ def doctor(data_dir: DataDir = None, output: Output = None) -> None:
     Prints what an MCP client needs, too. The exit code is 1 where there is a problem.
     """
     from memoturn_mcp.cli.checks import examine
-    from memoturn_mcp.cli.output import as_json, write
+    from memoturn_mcp.cli.output import as_data, write
 
     findings = list(examine(data_dir))
     problems = sum(finding.status == "problem" for finding in findings)
@@ -40,7 +40,7 @@ def doctor(data_dir: DataDir = None, output: Output = None) -> None:
             {"check": each.check, "status": each.status, "found": each.found, "advice": each.advice}
             for each in findings
         ]
-        write(as_json({"checks": checks, "problems": problems, "mcp": entry}), "utf-8")
+        write(as_data({"checks": checks, "problems": problems, "mcp": entry}, output), "utf-8")
     if problems:
         raise SystemExit(1)
 

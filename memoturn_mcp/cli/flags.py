@@ -24,8 +24,9 @@ P = ParamSpec("P")
 
 
 class Format(StrEnum):
-    TABLE = "table"
+    HUMAN = "human"
     JSON = "json"
+    YAML = "yaml"
 
 
 class Kind(StrEnum):
@@ -69,7 +70,8 @@ Db = Annotated[
     typer.Option("--db", metavar="NAME[@BRANCH]", help="A database of `memoturn db create`, instead of a profile."),
 ]
 Output = Annotated[
-    Format | None, typer.Option("--format", help="By default a table on a terminal, and JSON for a pipe or a file.")
+    Format | None,
+    typer.Option("--format", help="By default a table for a person at a terminal, and JSON for a pipe or a file."),
 ]
 Yes = Annotated[bool, typer.Option("-y", "--yes", help="Do not ask.")]
 Limit = Annotated[int | None, typer.Option("--limit", metavar="COUNT", help="How many at most; 100 by default.")]
@@ -120,6 +122,8 @@ _WHERE = ("url", "data_dir")
 
 on_a_node = partial(_sharing, _WHERE)
 """Decorates a command that says by its arguments what it is about."""
+on_a_url = partial(_sharing, ("url",))
+"""Decorates a command about a node that runs."""
 on_a_namespace = partial(_sharing, ("namespace", *_WHERE))
 on_a_profile = partial(_sharing, ("namespace", "profile", "branch", *_WHERE))
 on_a_database = partial(_sharing, ("db", "namespace", "profile", *_WHERE))
@@ -131,7 +135,11 @@ on_the_store = partial(_sharing, ("db", "namespace", "profile", "branch", *_WHER
 
 
 def wants_table(given: Format | None) -> bool:
-    return given is Format.TABLE or (given is None and sys.stdout is not None and sys.stdout.isatty())
+    return given is Format.HUMAN or (given is None and on_a_terminal())
+
+
+def on_a_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()
 
 
 def as_unix_ms(flag: str, text: str) -> int:

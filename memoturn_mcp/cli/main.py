@@ -15,18 +15,62 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from memoturn_mcp.cli import branch, database, docs, doctor, kv, memory, servers, sql, storage, token, vector
+from memoturn_mcp.cli import (
+    backup,
+    branch,
+    config,
+    database,
+    docs,
+    doctor,
+    environment,
+    episode,
+    evaluation,
+    kv,
+    logs,
+    memory,
+    node,
+    pattern,
+    portability,
+    servers,
+    sql,
+    storage,
+    token,
+    vector,
+)
 from memoturn_mcp.cli.failures import report
 from memoturn_schemas.errors import MemoturnError
 
-_ORDER = ("serve", "mcp", "memory", "kv", "docs", "vector", "sql", "branch", "db", "token", "sync", "storage", "doctor")
-"""How help and completion list the commands: to run, what agents keep, how it is kept."""
+_ORDER = (
+    *("serve", "mcp", "memory", "episode", "pattern", "eval"),
+    *("kv", "docs", "vector", "sql", "branch", "db", "token", "sync", "storage"),
+    *("export", "import", "backup"),
+    *("health", "monitor", "logs", "config", "doctor"),
+)
+"""How help and completion list the commands: to run, what agents keep, how it is kept, how it does."""
+
+_SHORT = {
+    "ep": "episode",
+    "pat": "pattern",
+    "st": "storage",
+    "ev": "eval",
+    "hp": "health",
+    "mon": "monitor",
+    "log": "logs",
+    "cfg": "config",
+    "bak": "backup",
+}
+"""Further names, under which a command is found and not listed."""
 
 
 class _InOrder(TyperGroup):
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
         self.commands = {name: self.commands[name] for name in sorted(self.commands, key=_ORDER.index)}
+        short = [f"{alias} is {name}" for alias, name in _SHORT.items() if name in self.commands]
+        self.epilog = f"In short: {', '.join(short)}."
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return super().get_command(ctx, _SHORT.get(cmd_name, cmd_name))
 
 
 app = typer.Typer(
@@ -36,10 +80,15 @@ app = typer.Typer(
     rich_markup_mode=None,  # plain help costs a tenth of a second less
     pretty_exceptions_enable=False,
 )
-for command in (servers.serve, servers.mcp, sql.sql, storage.sync, doctor.doctor):
+for command in (servers.serve, servers.mcp, sql.sql, storage.sync, node.health, node.monitor, logs.logs, doctor.doctor):
     app.command()(command)
+app.command()(portability.export)
+app.command("import")(portability.import_)
 for name, group in {
     "memory": memory,
+    "episode": episode,
+    "pattern": pattern,
+    "eval": evaluation,
     "kv": kv,
     "docs": docs,
     "vector": vector,
@@ -47,6 +96,8 @@ for name, group in {
     "db": database,
     "token": token,
     "storage": storage,
+    "backup": backup,
+    "config": config,
 }.items():
     app.add_typer(group.app, name=name)
 
@@ -69,13 +120,27 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
+def _load(file: str | None) -> None:
+    if file is not None:
+        environment.load(file)
+
+
 @app.callback()
 def _options(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
+    env_file: Annotated[
+        str | None,
+        typer.Option(
+            "--env-file",
+            metavar="FILE",
+            help="Settings as NAME=VALUE lines; the environment wins over it.",
+            callback=_load,
+        ),
+    ] = None,
 ) -> None:
-    """Options before the command; the version is printed while they are read."""
+    """Options before the command, which act while they are read."""
 
 
 if __name__ == "__main__":

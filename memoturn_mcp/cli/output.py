@@ -24,7 +24,7 @@ def show(name: str, reply: Reply, given: Format | None) -> None:
 
         write(tables.render(tables.of(name, reply.value)))
     else:
-        write(as_json(reply.value), "utf-8")
+        write(as_data(reply.value, given), "utf-8")
     show_txid(reply)
 
 
@@ -33,15 +33,22 @@ def show_txid(reply: Reply) -> None:
         print(f"txid {reply.txid}", file=sys.stderr)
 
 
-def as_json(value: Any) -> str:
-    """One compact document and a line end; bytes in it are as `memoturn_schemas.blob` has them."""
-    from pydantic_core import to_json
+def as_data(value: Any, given: Format | None) -> str:
+    """For a program: a compact JSON document and a line end, or YAML; bytes in it are as `memoturn_schemas.blob` has
+    them.
+    """
+    from pydantic_core import from_json, to_json
 
     from memoturn_schemas import blob
 
     if isinstance(value, Mapping):
         value = {name: blob.to_json(field) if isinstance(field, bytes) else field for name, field in value.items()}
-    return to_json(value).decode() + "\n"
+    data = to_json(value)
+    if given is not Format.YAML:
+        return data.decode() + "\n"
+    from memoturn_mcp.cli.yaml_text import as_yaml
+
+    return as_yaml(from_json(data))
 
 
 def write(text: str, encoding: str | None = None) -> None:

@@ -28,7 +28,7 @@ from memoturn_schemas.errors import (
 )
 from memoturn_storage.branching import Moment
 from memoturn_storage.catalog import NAMES_PREFIX, Entry
-from memoturn_storage.drill import fault_of
+from memoturn_storage.drill import Drill, fault_of
 from memoturn_storage.formats.ltx import LtxFile, encode
 from memoturn_storage.manifest import BranchRef, Manifest, Plan, Position
 from memoturn_storage.objects.store import ObjectMissing
@@ -69,6 +69,26 @@ def restore(node: Node, address: Address, moment: str | None, out: str, *, force
         "seconds": round(seconds, 3),
     }
     return Reply(value, end.txid)
+
+
+def drill(node: Node, address: Address) -> Reply:
+    """Try out whether the newest state that was shipped would come back: `status` ok, damaged or unknown, and why.
+
+    Raises:
+        DatabaseNotFound, BranchNotFound, Conflict, Unavailable: as `restore`.
+    """
+    manifest, _ = _found(node, address, None)
+    found = Drill(node.engine.manifests, node.engine.restorer, node.ambient).run(manifest.ref)
+    value = {
+        "database": address.database,
+        "branch": address.branch,
+        "status": "unknown" if found.ok is None else "ok" if found.ok else "damaged",
+        "problem": found.problem,
+        "txid": found.txid,
+        "bytes": found.bytes,
+        "seconds": round(found.seconds, 3),
+    }
+    return Reply(value, found.txid)
 
 
 def write_segments(node: Node, address: Address, moment: str | None, out: str, *, whole: bool) -> Reply:

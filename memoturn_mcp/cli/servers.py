@@ -24,7 +24,7 @@ def serve(
     from memoturn_mcp.logs import configure_logging
     from memoturn_mcp.serving import serve_http
 
-    configure_logging(settings.log_level, json=not sys.stderr.isatty())
+    configure_logging(settings.log_level, json=not sys.stderr.isatty(), file=settings.log_file)
     serve_http(settings)
 
 

@@ -1,17 +1,18 @@
 """`memoturn storage ...` and `memoturn sync`: what the object store has of a branch, and getting it back.
 
-`inspect` and `sync` are operations, here or by a node; `restore` and `segments` read the object store
-themselves (`rescue`), so that they work where no node does any more. Called by `main`.
+`inspect`, `stats`, `vacuum` and `sync` are operations, here or by a node; `health`, `restore` and `segments` read the
+object store themselves (`rescue`), so that they work where no node does any more. Called by `main`.
 """
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
 from memoturn_mcp.cli.flags import Format, Reach, as_moment, on_a_branch, on_the_store
-from memoturn_mcp.cli.single import answer
+from memoturn_mcp.cli.single import answer, reply_of
 
 app = typer.Typer(
     help="Look at what object storage holds, and get it back.", no_args_is_help=True, rich_markup_mode=None
@@ -42,6 +43,58 @@ def inspect(
 ) -> None:
     """Show the objects that a branch consists of, its checkpoints, and how far back it can go."""
     answer("storage_inspect", {}, reach, output)
+
+
+@app.command()
+@on_a_branch
+def stats(reach: Reach, output: Format | None) -> None:
+    """Count the objects that a branch consists of and what they take, by kind."""
+    from memoturn_core.operations import Reply
+    from memoturn_mcp.cli.output import show
+
+    reply = reply_of("storage_inspect", {}, reach)
+    show("storage_stats", Reply(_counted(reply.value), reply.txid), output)
+
+
+def _counted(stored: Mapping[str, Any]) -> dict[str, Any]:
+    def sum_of(entries: list[Any]) -> dict[str, int]:
+        return {"objects": len(entries), "bytes": sum(entry["bytes"] for entry in entries)}
+
+    levels = sorted({entry["level"] for entry in stored["segments"]})
+    return {
+        **{name: stored[name] for name in ("database", "branch", "oldest_txid", "head_txid")},
+        "snapshots": sum_of(stored["snapshots"]),
+        "segments": [
+            {"level": level, **sum_of([entry for entry in stored["segments"] if entry["level"] == level])}
+            for level in levels
+        ],
+        "bytes": stored["bytes"],
+        "checkpoints": len(stored["checkpoints"]),
+    }
+
+
+@app.command()
+@on_a_branch
+def vacuum(reach: Reach, output: Format | None) -> None:
+    """Give back the room of what was deleted; the whole branch is shipped anew."""
+    answer("storage_vacuum", {}, reach, output)
+
+
+@app.command()
+@on_the_store
+def health(reach: Reach, output: Format | None) -> None:
+    """Restore a branch from object storage into memory and check it; the exit code is 1 where that fails.
+
+    Needs the object store alone, and leaves it and whoever uses it as they are.
+    """
+    from memoturn_mcp.cli import rescue
+    from memoturn_mcp.cli.output import show
+    from memoturn_mcp.cli.reach import run_beside
+
+    reply = run_beside(reach, rescue.drill)
+    show("storage_health", reply, output)
+    if reply.value["status"] != "ok":
+        raise SystemExit(1)
 
 
 @app.command()

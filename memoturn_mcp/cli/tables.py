@@ -55,9 +55,16 @@ def _console() -> Console:
 
 def of(name: str, value: Mapping[str, Any]) -> RenderableType:
     """What the operation or command `name` answered, as a person wants to see it."""
-    from memoturn_mcp.cli.tables_of_data import TABLES  # made of the parts below
+    from memoturn_mcp.cli import (  # made of the parts below
+        tables_of_backups,
+        tables_of_data,
+        tables_of_episodes,
+        tables_of_node,
+    )
 
-    return (_TABLES.get(name) or TABLES[name])(value, SystemAmbient().now_ms())
+    tables = _TABLES | tables_of_data.TABLES | tables_of_node.TABLES | tables_of_backups.TABLES
+    tables |= tables_of_episodes.TABLES
+    return tables[name](value, SystemAmbient().now_ms())
 
 
 def age(ms: int, now: int) -> str:
@@ -78,6 +85,10 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}"
         count /= 1_024
     return f"{count:.1f} TiB"
+
+
+def count(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def plain(text: Any, style: str = "") -> Text:

@@ -13,14 +13,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from memoturn_mcp.cli.tables import age, plain, size, table
+from memoturn_mcp.cli.tables import age, count, plain, size, table
 
 _LISTED_IDS = 50
 """Ids of inserted documents that are listed; more are only counted."""
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def _page(listed: RenderableType, value: Mapping[str, Any]) -> RenderableType:
@@ -80,9 +76,9 @@ def _results(value: Mapping[str, Any], _: int) -> RenderableType:
             made = table(*(plain(column).plain for column in result["columns"]))
             for row in result["rows"]:
                 made.add_row(*(_cell(cell) for cell in row))
-            shown += [made, plain(_count(len(result["rows"]), "row"), "dim")]
+            shown += [made, plain(count(len(result["rows"]), "row"), "dim")]
         else:
-            shown.append(plain(f"{_count(result['rows_affected'], 'row')} changed"))
+            shown.append(plain(f"{count(result['rows_affected'], 'row')} changed"))
     return Group(*shown)
 
 
@@ -96,7 +92,7 @@ def _value(value: Mapping[str, Any], _: int) -> RenderableType:
     try:
         return plain(value["value"].decode())
     except UnicodeDecodeError:
-        return plain(f"{_count(len(value['value']), 'byte')}, no text; --raw writes them, -o FILE keeps them", "yellow")
+        return plain(f"{count(len(value['value']), 'byte')}, no text; --raw writes them, -o FILE keeps them", "yellow")
 
 
 def _keys(value: Mapping[str, Any], _: int) -> RenderableType:
@@ -108,7 +104,7 @@ def _keys(value: Mapping[str, Any], _: int) -> RenderableType:
 def _inserted(value: Mapping[str, Any], _: int) -> RenderableType:
     ids = value["ids"]
     listed = ids if len(ids) <= _LISTED_IDS else ()
-    return plain("\n".join([*listed, f"{_count(len(ids), 'document')} kept"]))
+    return plain("\n".join([*listed, f"{count(len(ids), 'document')} kept"]))
 
 
 def _documents(value: Mapping[str, Any], _: int) -> RenderableType:
@@ -144,7 +140,7 @@ def _vector_collections(value: Mapping[str, Any], _: int) -> RenderableType:
 
 
 def _token(value: Mapping[str, Any], _: int) -> RenderableType:
-    seconds = _count(value["expires_in"], "second")
+    seconds = count(value["expires_in"], "second")
     return plain(f"{value['token']}\n\nscope {value['scope']}, for {seconds}; to revoke it: {value['jti']}")
 
 
@@ -164,8 +160,8 @@ TABLES: dict[str, Callable[[Mapping[str, Any], int], RenderableType]] = {
     "kv_list": _keys,
     "docs_insert": _inserted,
     "docs_find": _documents,
-    "docs_update": lambda value, _: plain(f"{_count(value['modified'], 'document')} changed"),
-    "docs_delete": lambda value, _: plain(f"{_count(value['deleted'], 'document')} deleted"),
+    "docs_update": lambda value, _: plain(f"{count(value['modified'], 'document')} changed"),
+    "docs_delete": lambda value, _: plain(f"{count(value['deleted'], 'document')} deleted"),
     "docs_index": _said("{indexed} is indexed"),
     "docs_collections": _collections,
     "vector_upsert": _said("kept"),

@@ -128,6 +128,18 @@ class Synced(TypedDict):
     txid: int
 
 
+class VacuumRequest(RequestModel):
+    """Nothing."""
+
+
+class Vacuumed(TypedDict):
+    """What the database's file took before, and takes now."""
+
+    bytes_before: int
+    bytes_after: int
+    txid: int
+
+
 class StorageRequest(RequestModel):
     """Nothing."""
 

@@ -70,6 +70,7 @@ class PerSurface(TypedDict):
     documents: int
     kv: int
     vectors: int
+    episodes: int
     tables: int
 
 

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, NotRequired
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic_core import from_json
 from typing_extensions import TypedDict
 
-from memoturn_schemas.common import Count, Embedding, Json, RequestModel, UnixMs
+from memoturn_schemas.common import Count, Embedding, RequestModel, UnixMs, check_json
 from memoturn_schemas.moment import Moment
 from memoturn_schemas.names import SessionId
 
 TaskType = Literal["code_generation", "debugging", "refactoring", "testing", "analysis", "documentation", "other"]
 Complexity = Literal["simple", "moderate", "complex"]
 OutcomeType = Literal["success", "partial_success", "failure", "abstained"]
+OutcomeOrOpen = Literal["success", "partial_success", "failure", "abstained", "open"]
 Applied = Literal["helped", "no_effect", "hindered", "pending"]
 
 DESCRIPTION_BYTES = 10_000
@@ -45,15 +47,23 @@ def _not_blank(value: str) -> str:
     return value
 
 
+def _listed(value: Any) -> Any:
+    """A query string's list: a JSON array, or what commas part."""
+    if not isinstance(value, str):
+        return value
+    return from_json(value) if value.startswith("[") else value.split(",")
+
+
 Line = Annotated[str, AfterValidator(_not_blank), _at_most(1_000)]
 """Some words, not blank, at most 1 000 bytes."""
 Text = Annotated[str, _at_most(OBSERVATION_BYTES)]
 """At most 10 000 bytes."""
 Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_not_blank)]
 Tag = Annotated[str, Field(min_length=2, max_length=100), AfterValidator(_not_blank)]
+Measure = Annotated[int, Field(ge=0, le=2**63 - 1)]
 EpisodeUuid = Annotated[str, Field(pattern="^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$")]
 """As `create_episode` gave it."""
-Object = Annotated[dict[str, Any], Json]
+Object = Annotated[dict[str, Any], AfterValidator(check_json)]
 
 # --- what is stored ------------------------------------------------------------------------------
 
@@ -107,7 +117,7 @@ class Outcome(TypedDict):
 
 
 class Term(TypedDict):
-    """One addend or factor of a reward, why it is there, and what it was measured from."""
+    """One addend of a component of a reward, and what it was measured from."""
 
     name: str
     value: float
@@ -115,7 +125,11 @@ class Term(TypedDict):
 
 
 class Reward(TypedDict):
-    """`total = base * efficiency * complexity * quality + learning`; `terms` are what each of them is made of."""
+    """`total = base * efficiency * complexity * quality + learning`.
+
+    Each of these is the sum of its `terms`, held within its bounds: base 0...1, efficiency and quality 0.5...1.5,
+    learning 0...0.5.
+    """
 
     total: float
     base: float
@@ -135,7 +149,9 @@ class Reflection(TypedDict):
 
 
 class Salient(TypedDict):
-    """`tool_runs` are runs of steps that succeeded; `recoveries` name an error and what then worked."""
+    """`tool_runs` are the longest runs of steps that succeeded, a tool that repeats at once named once;
+    `recoveries` name an error and what then worked.
+    """
 
     decisions: list[str]
     tool_runs: list[list[str]]
@@ -213,7 +229,7 @@ class NewEpisode(RequestModel):
     """Labels to filter by, 2 to 100 characters each."""
     session_id: SessionId | None = None
     """The conversation it belongs to."""
-    source: Annotated[str, Field(min_length=1)] | None = None
+    source: Line | None = None
     """Which agent or program does it."""
     start_time: UnixMs | None = None
     """When it began; now, if left out. An import has a past."""
@@ -259,9 +275,9 @@ class NewStep(RequestModel):
     """Its arguments, a JSON object."""
     result: Annotated[SuccessResult | ErrorResult | TimeoutResult, Field(discriminator="type")] | None = None
     """How it went; leave out for a step whose result is not known."""
-    latency_ms: Annotated[int, Field(ge=0)] | None = None
+    latency_ms: Measure | None = None
     """How long it took, in milliseconds."""
-    tokens_used: Annotated[int, Field(ge=0)] | None = None
+    tokens_used: Measure | None = None
     """Tokens of a language model that it took."""
     timestamp: UnixMs | None = None
     """When it was taken; now, if left out."""
@@ -308,7 +324,7 @@ class Abstained(RequestModel):
     """It was given up, for it could or should not be done."""
     reason: Text
     """Why."""
-    stopped_at_step: Annotated[int, Field(ge=0)]
+    stopped_at_step: Measure
     """After how many steps."""
     infeasibility_signals: Annotated[list[Line], Field(max_length=100)] = Field(default_factory=list)
     """What showed it."""
@@ -345,10 +361,10 @@ class ListEpisodesRequest(RequestModel):
     """Only of this domain."""
     task_type: TaskType | None = None
     """Only of this type."""
-    outcome: OutcomeType | Literal["open"] | None = None
+    outcome: OutcomeOrOpen | None = None
     """Only those that ended so; `open` are those that have not ended."""
-    tags: Annotated[list[Tag], Field(max_length=TAGS)] = Field(default_factory=list)
-    """Only those that have all of these."""
+    tags: Annotated[list[Tag], Field(max_length=TAGS), BeforeValidator(_listed)] = Field(default_factory=list)
+    """Only those that have all of these; in a query string parted by commas, or a JSON array."""
     session_id: SessionId | None = None
     """Only of this conversation."""
     since: UnixMs | None = None
@@ -453,7 +469,8 @@ class ListEpisodesResponse(TypedDict):
 
 
 class BulkEpisodesResponse(TypedDict):
-    """In the order in which they came."""
+    """In the order in which they came; `skipped_dimension` are those whose vector was not kept, if there are any."""
 
     episode_ids: list[str]
+    skipped_dimension: NotRequired[list[str]]
     txid: int

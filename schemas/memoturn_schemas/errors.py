@@ -51,6 +51,8 @@ class MemoturnError(Exception):
     exit_code: ClassVar[int] = 1
     retryable: ClassVar[bool] = False
     """Whether the same request may succeed later without anything else being changed."""
+    retry_after_s: int | None = None
+    """In how many seconds, where that is known."""
 
     def envelope(self) -> ErrorEnvelope:
         return {"error": str(self), "code": self.code}
@@ -172,6 +174,10 @@ class Unavailable(MemoturnError):
     status = 503
     exit_code = 6
     retryable = True
+
+    def __init__(self, message: str = "", *, retry_after_s: int | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
 
 
 # --- ask the operator ----------------------------------------------------------------------------

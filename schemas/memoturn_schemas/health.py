@@ -1,4 +1,4 @@
-"""What a node says about itself. Every number is measured when it is asked for."""
+"""What a node says about its health. Every number is measured when it is asked for."""
 
 from __future__ import annotations
 
@@ -13,10 +13,21 @@ class HealthRequest(RequestModel):
     """Nothing."""
 
 
-class HealthResponse(TypedDict):
-    """`uptime_s` in seconds; `databases`, `open_databases` and `waiting_jobs` are counts at this moment."""
+class HealthReason(TypedDict):
+    """Something that does not work as it should: which part of the node, and what was measured."""
 
-    status: Literal["ok"]
+    part: Literal["object_store", "shipping", "upkeep", "restore_drills", "embedder", "language_model"]
+    because: str
+
+
+class HealthResponse(TypedDict):
+    """`degraded` where `reasons` are given: requests are served, and not all of them as they should be.
+
+    `uptime_s` in seconds; `databases`, `open_databases` and `waiting_jobs` are counts at this moment.
+    """
+
+    status: Literal["ok", "degraded"]
+    reasons: list[HealthReason]
     version: str
     sqlite_version: str
     uptime_s: float

@@ -52,7 +52,8 @@ def inlined(schema: Schema) -> Schema:
 def _tidy(schema: Any, *, optional: bool) -> Schema:
     """The same, shorter and plainer, for agents pay by the token and some clients know little of JSON Schema.
 
-    Drops the titles that pydantic makes of field names. With `optional`, a field that may be left out is
+    Drops the titles that pydantic makes of field names, and the discriminators of unions, whose members say the same
+    and whose mapping would point to where nothing is. With `optional`, a field that may be left out is
     described by what it is where it is given: null is taken for absence too, but nobody need know.
     """
 
@@ -61,13 +62,16 @@ def _tidy(schema: Any, *, optional: bool) -> Schema:
             return [tidy(item) for item in node]
         if not isinstance(node, dict):
             return node
-        kept = {key: value for key, value in node.items() if key != "title" or not isinstance(value, str)}
+        kept = {key: value for key, value in node.items() if not dropped(key, value)}
         for key, value in kept.items():
             if key in ("properties", "$defs"):
                 kept[key] = {name: tidy(field) for name, field in value.items()}
             else:
                 kept[key] = tidy(value)
         return given(kept) if optional else kept
+
+    def dropped(key: str, value: Any) -> bool:
+        return (key == "title" and isinstance(value, str)) or (key == "discriminator" and "propertyName" in value)
 
     def given(node: Schema) -> Schema:
         match node:

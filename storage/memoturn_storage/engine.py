@@ -84,6 +84,8 @@ class Limits:
 class EngineStats:
     open_branches: int
     waiting_jobs: int
+    longest_queue: int
+    """The most jobs that wait for one branch."""
     unshipped_transactions: int
     unshipped_bytes: int
     oldest_unshipped_ms: int | None
@@ -325,10 +327,12 @@ class Engine:
         backlogs = [branch.tail.backlog for worker in self._workers for branch in worker.branches()]
         open_branches = len(backlogs)
         backlogs += self.unshipped().values()
+        queues = [jobs for worker in self._workers for jobs in worker.queues()]
         oldest = [backlog.oldest_at for backlog in backlogs if backlog.oldest_at is not None]
         return EngineStats(
             open_branches=open_branches,
-            waiting_jobs=sum(worker.waiting() for worker in self._workers),
+            waiting_jobs=sum(queues),
+            longest_queue=max(queues, default=0),
             unshipped_transactions=sum(backlog.commits for backlog in backlogs),
             unshipped_bytes=sum(backlog.log_bytes for backlog in backlogs),
             oldest_unshipped_ms=self._ambient.now_ms() - min(oldest) if oldest else None,

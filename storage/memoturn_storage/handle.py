@@ -93,6 +93,7 @@ class Transaction:
         """As of a `Snapshot`."""
         self.ambient = ambient
         self.maintenance: list[tuple[_Key, Callable[[Any], None]]] = []
+        self.rewrites = False
 
     def maintain(self, kind: type[T], change: Callable[[T], None], *, of: Hashable = None) -> None:
         """Apply `change` to the cached value of `kind`, if there is one, once the commit has landed.
@@ -100,6 +101,10 @@ class Transaction:
         Whoever writes rows that a cached value mirrors must call this with the same change.
         """
         self.maintenance.append(((kind, of), change))
+
+    def rewrite(self) -> None:
+        """Nothing cached outlives this commit: for whoever writes rows of any table, and not by `maintain`."""
+        self.rewrites = True
 
 
 @dataclass(slots=True)
@@ -193,6 +198,16 @@ class Handle:
         self._frames = 0
         if self._tail is not None:
             self._tail.folded(frames)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the database."""
+        return _integer(self._connection, "PRAGMA page_count") * _integer(self._connection, "PRAGMA page_size")
+
+    def vacuum(self) -> None:
+        """Write the file anew, without what nothing uses, and have the tail go on from it; all before is shipped."""
+        self._connection.execute("VACUUM")
+        self.restart_tail()
 
     def restart_tail(self) -> None:
         """Have the tail go on from the whole state, under a txid of its own."""
@@ -315,6 +330,8 @@ class Handle:
             job.future.set_result(result)
 
     def _bring_caches_forward(self, txid: int, transactions: Sequence[Transaction]) -> None:
+        if any(transaction.rewrites for transaction in transactions):
+            self._caches = {}
         self._caches = {key: entry for key, entry in self._caches.items() if entry.txid == txid - 1}
         for transaction in transactions:
             for key, change in transaction.maintenance:

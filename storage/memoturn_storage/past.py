@@ -17,6 +17,7 @@ from memoturn_storage.branching import Branching, Moment
 from memoturn_storage.connection import open_memory
 from memoturn_storage.engine import Engine
 from memoturn_storage.handle import Result, Snapshot
+from memoturn_storage.lookups import Lookups
 from memoturn_storage.manifest import BranchRef
 from memoturn_storage.schema import Schema
 
@@ -62,6 +63,13 @@ class Past:
         self._ambient = ambient
         self._lock = threading.Lock()
         self._states: OrderedDict[tuple[str, str, int], _State] = OrderedDict()
+        self.lookups = Lookups()
+
+    @property
+    def held(self) -> int:
+        """Bytes of the states that are kept."""
+        with self._lock:
+            return sum(len(state.image) for state in self._states.values())
 
     def read(self, ref: BranchRef, moment: Moment, work: Callable[[Snapshot], T]) -> Result[T]:
         """Run `work` on the state at `moment`; the result's txid is that of the state.
@@ -77,6 +85,7 @@ class Past:
         manifest.plan(txid)
         key = (ref.uuid, manifest.lineage, txid)
         state = self._kept(key)
+        self.lookups.note(state is not None)
         if state is None:
             at = self._engine.restorer.position(manifest, txid).at
             state = _State(bytes(self._engine.restorer.image(manifest, txid)), at)

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -64,6 +64,10 @@ class UpkeepStats:
     drills_failed: int = 0
     drill_seconds: float | None = None
     """How long the last drill took; None before the first."""
+    failures: int = 0
+    """Parts of passes that failed, or were put off."""
+    failing: Mapping[str, str] = field(default_factory=dict)
+    """By pass, `light pass` or `heavy pass`: what did so first in the last one, and why."""
 
 
 class Upkeep:
@@ -101,6 +105,7 @@ class Upkeep:
         self._cursor = 0
         self._found: set[BranchRef] | None = None
         self._passes = 0
+        self._failed: dict[str, str] = {}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self.stats = UpkeepStats()
@@ -116,14 +121,24 @@ class Upkeep:
             self._thread.join()
 
     def _run(self) -> None:
-        self._attempt("leftovers", self.ship_leftovers)
+        self.do("light pass", self.ship_leftovers)
         while not self._stop.wait(self._limits.upkeep_s):
             self._passes += 1
-            self._attempt("light pass", self.light_pass)
+            self.do("light pass", self.light_pass)
             if self._passes % HEAVY_EVERY == 0:
-                self._attempt("heavy pass", self.heavy_pass)
+                self.do("heavy pass", self.heavy_pass)
 
     # --- passes ----------------------------------------------------------------------------------
+
+    def do(self, kind: str, work: Callable[[], None]) -> None:
+        """Do a pass; what fails in it is in `stats.failing` until the next of its kind has ended."""
+        self._failed = {}
+        self._attempt(kind, work)
+        others = {of: problem for of, problem in self.stats.failing.items() if of != kind}
+        if self._failed:
+            what, problem = next(iter(self._failed.items()))
+            others[kind] = problem if what == kind else f"{what}: {problem}"
+        self.stats = replace(self.stats, failing=others)
 
     def ship_leftovers(self) -> None:
         """Wake the branches that sleep with commits which may not be shipped, so that they are.
@@ -266,6 +281,12 @@ class Upkeep:
         try:
             work()
         except MemoturnError as error:
+            self._note_failure(what, error)
             log.warning("upkeep put off", what=what, error=str(error))
         except Exception as error:
+            self._note_failure(what, translate(error))
             log.error("upkeep failed", what=what, exc_info=translate(error).__cause__ or error)
+
+    def _note_failure(self, what: str, error: MemoturnError) -> None:
+        self._failed.setdefault(what, str(error))
+        self.stats = replace(self.stats, failures=self.stats.failures + 1)

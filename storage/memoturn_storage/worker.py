@@ -212,9 +212,10 @@ class Worker:
         with self._wake:
             self._unshipped.pop(ref, None)
 
-    def waiting(self) -> int:
+    def queues(self) -> list[int]:
+        """How many jobs wait for each branch that has any."""
         with self._wake:
-            return sum(len(slot.writes) + len(slot.reads) for slot in self._slots.values())
+            return [len(slot.writes) + len(slot.reads) for slot in self._slots.values() if slot.has_work]
 
     def put_idle_to_sleep(self, idle_s: float) -> None:
         """Put the branches to sleep that nobody has used for so long."""

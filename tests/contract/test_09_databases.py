@@ -577,7 +577,8 @@ def test_item_145_usage_counts_rows_and_bytes_by_kind(live):
     entry = made(live.http, "counted")
     path = "/v1/db/counted"
     empty = usage(live.http, "counted")
-    assert empty["rows"] == dict.fromkeys(("memories", "turns", "documents", "kv", "vectors", "tables"), 0)
+    kinds = ("memories", "turns", "documents", "kv", "vectors", "episodes", "tables")
+    assert empty["rows"] == dict.fromkeys(kinds, 0)
     assert (empty["txid"], empty["reads"], empty["counted_since"]) == (0, None, None)
     assert set(empty["unknown"]) == {"reads", "counted_since"}
     append(live.http, "counted", "Hello " * 2_000)
@@ -597,7 +598,15 @@ def test_item_145_usage_counts_rows_and_bytes_by_kind(live):
     execute(live, branch, "CREATE VIRTUAL TABLE words USING fts5(w)")
     execute(live, branch, "INSERT INTO words VALUES ('of mine')")
     found = usage(live.http, "counted")
-    assert found["rows"] == {"memories": 0, "turns": 1, "documents": 40, "kv": 3, "vectors": 5, "tables": 700}
+    assert found["rows"] == {
+        "memories": 0,
+        "turns": 1,
+        "documents": 40,
+        "kv": 3,
+        "vectors": 5,
+        "episodes": 0,
+        "tables": 700,
+    }
     grown = {kind: found["bytes"][kind] - empty["bytes"][kind] for kind in found["bytes"]}
     assert grown["memories"] == 0
     assert grown["turns"] > 12_000
@@ -606,6 +615,20 @@ def test_item_145_usage_counts_rows_and_bytes_by_kind(live):
     assert grown["tables"] > 2 * 700
     assert found["size"] >= sum(found["bytes"].values()) > 50_000
     assert found["txid"] == 1 + 3 + 2 + 5 + 5
+
+
+def test_episodes_are_counted_as_episodes(live, memory):
+    memory.keep(event("Something"))
+    empty = usage(live.http, name_of(memory))
+    path = f"{memory.path}/episodes"
+    for number in range(2):
+        begun = live.http.post(path, json={"task_description": f"task {number}"}).json()["episode_id"]
+        step = {"tool": "grep", "action": "look " * 500, "result": {"type": "success"}}
+        assert live.http.post(f"{path}/{begun}/steps", json=step).status_code == 201
+    found = usage(live.http, name_of(memory))
+    assert found["rows"] == {**empty["rows"], "episodes": 2}
+    grown = {kind for kind in found["bytes"] if found["bytes"][kind] > empty["bytes"][kind]}
+    assert grown == {"episodes"}
 
 
 def test_item_145_usage_counts_reads_and_writes_since_a_time_that_it_says(live, memory):

@@ -34,9 +34,18 @@ READ = [
     "GET " + r"/v1/memory/\{namespace\}",
     # Beyond the contract.
     f"GET {EITHER}/(docs|vectors)",
+    f"GET {EITHER}/export",
     f"GET {DATABASE}/storage",
+    f"GET {PROFILE}/episodes(/[^/]*)?",
+    f"GET {PROFILE}/episodes/[^/]*/(timeline|relationships|handoff)",
+    f"GET {PROFILE}/patterns(/[^/]*)?",
+    f"GET {PROFILE}/evaluation",
+    f"POST {PROFILE}/patterns/playbook",
+    f"POST {PROFILE}/episodes/query",
     "DELETE " + r"/v1/tokens/\{jti\}",
 ]
+NODE = ["POST /v1/code/execute"]
+"""What concerns no memory, and so is open to every token that has the scope, whatever it is bound to."""
 WRITE = [
     f"(PUT|DELETE) {EITHER}/kv/.*",
     f"POST {EITHER}/docs/[^/]*/(insert|update|delete|indexes)",
@@ -46,9 +55,14 @@ WRITE = [
     f"POST {PROFILE}/(memories|extract|erasures)",
     f"DELETE {PROFILE}/(memories|sessions)/[^/]*",
     # Beyond the contract.
+    *NODE,
     f"DELETE {EITHER}/vectors/[^/]*/[^/]*",
+    f"POST {PROFILE}/episodes(/bulk|/[^/]*/(steps|complete))?",
+    f"DELETE {PROFILE}/episodes/[^/]*",
+    f"POST {PROFILE}/episodes/([^/]*/(tags|relationships|checkpoints)|resume)",
+    f"POST {PROFILE}/patterns/(decay|recommend|feedback)",
 ]
-OPEN = ["GET /v1/health"]
+OPEN = ["GET /v1/(health|metrics)"]
 OWN = [
     r"DELETE /v1/databases/\{db\}",
     r"GET /v1/databases/\{db\}/usage",
@@ -111,7 +125,9 @@ def expected(route: Route, credential: Credential, database: str | None) -> int 
         return 401
     if revoking:
         return 403  # the token in the path is nobody's
-    if database is not None:
+    if shape in NODE:
+        covered = True
+    elif database is not None:
         covered = database == credential.database or (
             credential.namespace is not None and database.startswith(f"{credential.namespace}--")
         )

@@ -90,10 +90,10 @@ def test_every_link_between_documents_leads_somewhere():
 
 
 def test_every_setting_is_documented():
-    from memoturn_mcp import settings
+    from memoturn_mcp import variables
 
     text = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
-    assert {name for name in settings._KNOWN if f"`{name}`" not in text} == set()
+    assert {name for name in variables.VARIABLES if f"`{name}`" not in text} == set()
 
 
 def test_documented_defaults_are_the_defaults():

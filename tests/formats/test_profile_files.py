@@ -1,11 +1,9 @@
-"""Profile files of every released schema version open, are read right, and take writes."""
+"""A profile file of schema version 1 opens, is read right, and takes writes."""
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -14,23 +12,11 @@ from typing import Any
 import apsw
 import pytest
 
-from memoturn_core.address import Address
-from memoturn_core.caller import LOCAL
-from memoturn_core.invoke import invoke
-from memoturn_core.node import Node
-from memoturn_core.registry import OPERATIONS
+from formats.opened import MADE_AT, Opened
 from memoturn_core.tables import SCHEMA
 from memoturn_schemas.errors import NotFound
-from memoturn_storage.ambient import ManualAmbient
-from memoturn_storage.engine import Limits
-from memoturn_storage.local import LocalFiles
-from memoturn_storage.manifest import BranchRef
 
 GOLDEN = Path(__file__).with_name("profile-v1.db")
-PROFILE = Address.of_profile("golden", "profile")
-MADE_AT = 1_700_000_000_000
-"""The clock of the script that made the file, before its first operation."""
-
 BERLIN = "mem_17f804c03fe844a9f1147a42a9308e0e"
 PARIS = "mem_99f9dc295bde9fc8c4cacfe09f0b38c9"
 ZURICH = "mem_67040bfa520ccbda6abb572b5ff92cf7"
@@ -40,28 +26,9 @@ MILK = "mem_0dd8a9e7949038092ae3ca34ef999711"
 CALL = "mem_5d95c6e5a84fb58a8c4edfadf7257f9e"
 
 
-class Opened:
-    """A node, ten minutes after the file was made, on a copy of it."""
-
-    def __init__(self, directory: Path) -> None:
-        self.node = Node.open(
-            directory, ambient=ManualAmbient(now_ms=MADE_AT + 600_000, seed=os.getpid()), limits=Limits(threads=0)
-        )
-        self.database = BranchRef(self.node.catalog.create("golden--profile").uuid)
-        self.path = LocalFiles(directory / "databases", self.database).database
-        self.path.parent.mkdir(parents=True)
-        shutil.copyfile(GOLDEN, self.path)
-
-    def call(self, operation: str, **arguments: Any) -> Any:
-        return asyncio.run(invoke(self.node, OPERATIONS[operation], PROFILE, arguments, LOCAL)).value
-
-    def recalled(self, **arguments: Any) -> list[str]:
-        return [hit["id"] for hit in self.call("memory_recall", **arguments)["memories"]]
-
-
 @pytest.fixture
 def opened(tmp_path: Path) -> Iterator[Opened]:
-    opened = Opened(tmp_path)
+    opened = Opened(tmp_path, GOLDEN)
     yield opened
     asyncio.run(opened.node.close())
 
@@ -197,10 +164,4 @@ def test_it_takes_writes_that_meet_what_it_holds(opened: Opened) -> None:
     assert opened.call("memory_append", session="first", role="user", content="More")["seq"] == 4
     assert opened.call("memory_session_end", session="second", turns=True) == {"ended": True}
     assert opened.recalled(query="running milk") == []
-
-    def check(state: Any) -> list[Any]:
-        for table in ("__memoturn_memories_fts", "__memoturn_turns_fts"):
-            state.connection.execute(f"INSERT INTO {table} ({table}, rank) VALUES ('integrity-check', 1)")
-        return [state.connection.execute(f"PRAGMA {name}").get for name in ("integrity_check", "user_version")]
-
-    assert opened.node.engine.read(opened.database, check).result().value == ["ok", SCHEMA.version]
+    assert opened.check("__memoturn_memories_fts", "__memoturn_turns_fts") == ["ok", SCHEMA.version]

@@ -9,12 +9,27 @@ from pathlib import Path
 
 import pytest
 
+from surfaces.in_process import InProcess, in_process
 from surfaces.shell import MANY, Done, RunningNode, Shell, start_node, stop_node
 
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
     return Shell(tmp_path / "data")
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Iterator[InProcess]:
+    """Commands in this process, on a fresh data directory."""
+    with in_process(tmp_path / "data") as made:
+        yield made
+
+
+@pytest.fixture
+def beside(node: RunningNode) -> Iterator[InProcess]:
+    """Commands in this process, on the data directory of the node."""
+    with in_process(node.shell.home) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +43,8 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
         {"type": "task", "summary": "book a table in Rome", "session_id": "two", "ttl": 5_000},
         {"type": "event", "summary": "hello \x1b[2J [red]there[/red] \x07\u202e\x9b31m"},
     ]
-    kept = shell("memory", "ingest", "--file", "-", stdin="\n".join(map(json.dumps, memories)).encode())
+    with in_process(shell.home) as here:
+        kept = here("memory", "ingest", "--file", "-", stdin="\n".join(map(json.dumps, memories)).encode())
     running = replace(start_node(shell), ids=tuple(result["id"] for result in kept.json["results"]))
     yield running
     stop_node(running)
@@ -40,5 +56,6 @@ def many(tmp_path_factory: pytest.TempPathFactory) -> tuple[Shell, Done]:
     shell = Shell(tmp_path_factory.mktemp("many") / "data")
     lines = [json.dumps({"type": "event", "summary": f"step {number}"}) for number in range(MANY)]
     text = "\ufeff" + "\r\n".join(lines[:500]) + "\n\n" + "\n".join(lines[500:])
-    kept = shell("memory", "ingest", "--file", "-", "--session", "import", "--source", "log", stdin=text.encode())
-    return shell, kept
+    flags = ("--session", "import", "--source", "log")
+    with in_process(shell.home) as here:
+        return shell, here("memory", "ingest", "--file", "-", *flags, stdin=text.encode())

@@ -103,7 +103,10 @@ class RunningNode:
 def start_node(shell: Shell, *flags: str, **variables: str) -> RunningNode:
     """`memoturn serve`, once it has said where it listens."""
     process = subprocess.Popen(
-        [SCRIPT, "serve", *flags], stderr=subprocess.PIPE, env=shell.environment(**variables), stdin=subprocess.DEVNULL
+        [SCRIPT, "serve", *flags],
+        stderr=subprocess.PIPE,
+        env=shell.environment(**variables),
+        stdin=subprocess.DEVNULL,
     )
     assert process.stderr is not None
     for line in process.stderr:

@@ -111,8 +111,8 @@ def test_a_person_at_a_terminal_gets_tables(node: RunningNode) -> None:
 
 def test_a_table_in_a_pipe_is_plain_text_in_which_a_memory_cannot_act_on_the_terminal(node: RunningNode) -> None:
     found, nobody = node.shell.together(
-        ("memory", "recall", "hello", "--format", "table"),
-        ("memory", "recall", "xylophone", "--turns", "--format", "table", "-p", "nobody"),
+        ("memory", "recall", "hello", "--format", "human"),
+        ("memory", "recall", "xylophone", "--turns", "--format", "human", "-p", "nobody"),
     )
     assert not set(found.out) & set("\x1b\x07\x9b\u202e")
     assert r"hello \x1b[2J [red]there[/red]" in re.sub(r"\s+", " ", found.out)
@@ -121,7 +121,7 @@ def test_a_table_in_a_pipe_is_plain_text_in_which_a_memory_cannot_act_on_the_ter
 
 def test_a_reader_that_stops_early_is_no_error(many: tuple[Shell, Done]) -> None:
     shell, _ = many
-    recall = f"'{SCRIPT}' memory recall step -k 1000 --format table"
+    recall = f"'{SCRIPT}' memory recall step -k 1000 --format human"
     piped = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {recall} | head -1"],
         capture_output=True,

@@ -6,9 +6,7 @@ import os
 import pty
 import re
 import subprocess
-from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,12 +16,6 @@ from memoturn_mcp.cli.flags import as_moment
 from memoturn_schemas.errors import InvalidRequest
 from surfaces.in_process import InProcess, in_process
 from surfaces.shell import SCRIPT, TIMEOUT_S, Done, RunningNode, Shell, as_error
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[InProcess]:
-    with in_process(tmp_path / "data", monkeypatch, capfd) as made:
-        yield made
 
 
 def cities(done: Done) -> list[str]:
@@ -48,11 +40,9 @@ def test_what_is_tried_on_a_branch_is_dropped_kept_or_taken_back(here: InProcess
     assert [here("branch", "delete", "rome").json for _ in range(2)] == [{"deleted": True}, {"deleted": False}]
 
 
-def test_a_node_does_the_same_with_its_branches(
-    node: RunningNode, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_node_does_the_same_with_its_branches(node: RunningNode) -> None:
     there = ("-p", "travels", "--url", node.url)
-    with in_process(node.shell.home, monkeypatch, capfd) as here:
+    with in_process(node.shell.home) as here:
         here("memory", "ingest", "in Paris", *there)
         assert here("branch", "checkpoint", "start", *there).json == {"checkpoint": "start", "txid": 1}
         assert here("branch", "create", "draft", "--at", "start", *there).json["fork_txid"] == 1

@@ -14,17 +14,11 @@ import pytest
 
 from contract.live_node import Live, serve
 from memoturn_schemas.vectors import BATCH_LIMIT
-from surfaces.in_process import InProcess, in_process
+from surfaces.in_process import InProcess
 from surfaces.shell import SCRIPT, TIMEOUT_S, Done, Shell, as_error
 
 VALUES = (b"", b"\0", b"text", "caf\u00e9\r\n".encode(), bytes(range(256)), b"\xff\xfe", b'{"$base64": "eA=="}')
 KEYS = ("a", "..", ".", "a/b", "\u00e9?#%2F&x=1", " ", "@")
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[InProcess]:
-    with in_process(tmp_path / "data", monkeypatch, capfd) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -12,20 +12,23 @@ from typing import Any
 import pytest
 
 from memoturn_mcp.cli import checks
-from surfaces.shell import NOBODY_LISTENS, Done, RunningNode, Shell
+from surfaces.in_process import InProcess
+from surfaces.shell import NOBODY_LISTENS, Done, RunningNode
 
 
 def checks_of(done: Done) -> dict[str, dict[str, Any]]:
     return {check["check"]: check for check in json.loads(done.out)["checks"]}
 
 
-def test_doctor_finds_nothing_wrong_where_nothing_is_and_leaves_no_trace(shell: Shell, node: RunningNode) -> None:
+def test_doctor_finds_nothing_wrong_where_nothing_is_and_leaves_no_trace(
+    here: InProcess, beside: InProcess, node: RunningNode
+) -> None:
     listen = node.url.removeprefix("http://")
-    nothing_yet = shell("doctor", MEMOTURN_LISTEN="127.0.0.1:1")
-    in_use = node.shell("doctor", MEMOTURN_LISTEN=listen, MEMOTURN_URL=node.url)
+    nothing_yet = here("doctor", MEMOTURN_LISTEN="127.0.0.1:1")
+    in_use = beside("doctor", MEMOTURN_LISTEN=listen, MEMOTURN_URL=node.url)
     assert (nothing_yet.code, in_use.code) == (0, 0)
     assert (nothing_yet.err, in_use.err) == ("", "")
-    assert not shell.home.exists()
+    assert not here.home.exists()
     assert {check["status"] for check in checks_of(nothing_yet).values()} <= {"ok", "warning"}
     assert "does not exist yet" in checks_of(nothing_yet)["data directory"]["found"]
     assert checks_of(nothing_yet)["catalogue"]["found"].startswith("none yet")
@@ -39,23 +42,23 @@ def test_doctor_finds_nothing_wrong_where_nothing_is_and_leaves_no_trace(shell: 
     assert not list(node.shell.home.glob(".doctor-*"))
 
 
-def test_doctor_prints_the_entry_that_starts_this_installation_on_these_memories(shell: Shell) -> None:
-    done = shell("doctor", "--format", "table", MEMOTURN_PROFILE="ada", MEMOTURN_TOKEN="secret")
+def test_doctor_prints_the_entry_that_starts_this_installation_on_these_memories(here: InProcess) -> None:
+    done = here("doctor", "--format", "human", MEMOTURN_PROFILE="ada", MEMOTURN_TOKEN="secret")
     assert re.search(r"^ok +SQLite +3\.", done.out, re.M)
     entry = json.loads(done.out[done.out.index("{") :])["mcpServers"]["memoturn"]
     assert os.access(entry["command"], os.X_OK)
     assert Path(entry["command"]).is_absolute()
-    assert entry["env"] == {"MEMOTURN_DATA_DIR": str(shell.home), "MEMOTURN_PROFILE": "ada"}
+    assert entry["env"] == {"MEMOTURN_DATA_DIR": str(here.home), "MEMOTURN_PROFILE": "ada"}
     assert "secret" not in done.out
 
 
-def test_doctor_names_a_damaged_file_which_the_next_use_restores(shell: Shell) -> None:
-    assert shell("memory", "ingest", "x").code == 0
-    (file,) = shell.home.glob("databases/*/*/main.db")
+def test_doctor_names_a_damaged_file_which_the_next_use_restores(here: InProcess) -> None:
+    assert here("memory", "ingest", "x").code == 0
+    (file,) = here.home.glob("databases/*/*/main.db")
     image = bytearray(file.read_bytes())
     image[5_000:] = b"\xff" * len(image[5_000:])
     file.write_bytes(image)
-    done = shell("doctor", MEMOTURN_URL=NOBODY_LISTENS)
+    done = here("doctor", MEMOTURN_URL=NOBODY_LISTENS)
     assert done.code == 1
     assert json.loads(done.out)["problems"] == 2
     found = checks_of(done)
@@ -65,22 +68,22 @@ def test_doctor_names_a_damaged_file_which_the_next_use_restores(shell: Shell) -
     assert found["MEMOTURN_URL"]["status"] == "problem"
     assert file.read_bytes() == image
 
-    recalled = shell("memory", "recall", "x")
+    recalled = here("memory", "recall", "x")
     assert recalled.code == 0
     assert json.loads(recalled.out)["memories"][0]["summary"] == "x"
     assert "a damaged file is replaced" in recalled.err
 
 
-def test_a_database_that_cannot_be_restored_is_an_error_without_a_traceback(shell: Shell) -> None:
-    assert shell("memory", "ingest", "x").code == 0
-    for damaged in (*shell.home.glob("databases/*/*/main.db"), *shell.home.rglob("*.ltx")):
+def test_a_database_that_cannot_be_restored_is_an_error_without_a_traceback(here: InProcess) -> None:
+    assert here("memory", "ingest", "x").code == 0
+    for damaged in (*here.home.glob("databases/*/*/main.db"), *here.home.rglob("*.ltx")):
         damaged.write_bytes(b"This is neither. " * 500)
-    recalled = shell("memory", "recall", "x")
+    recalled = here("memory", "recall", "x")
     assert recalled.code == 1
     said = recalled.err.splitlines()[-1]
     assert re.match(r"memoturn: v1/[0-9a-f]{32}/snapshots/.*: has 8500 bytes, the manifest says", said)
     assert "Traceback" not in recalled.err
-    assert str(shell.home) not in recalled.err
+    assert str(here.home) not in recalled.err
 
 
 def test_doctor_finds_what_is_no_directory_no_catalogue_no_node_no_setting_and_a_slow_clock(

@@ -13,30 +13,31 @@ import pytest
 from memoturn_mcp.cli.batch import checked, read_file
 from memoturn_mcp.cli.reach import settings_of
 from memoturn_schemas.errors import InvalidRequest
+from surfaces.in_process import InProcess
 from surfaces.shell import MANY, NOBODY_LISTENS, Done, RunningNode, Shell, as_error
 
 
-def test_a_memory_is_kept_superseded_shown_and_forgotten(shell: Shell) -> None:
-    first = shell("memory", "ingest", "lives in Paris", "--topic", "user.city", "--keywords", "home")
+def test_a_memory_is_kept_superseded_shown_and_forgotten(here: InProcess) -> None:
+    first = here("memory", "ingest", "lives in Paris", "--topic", "user.city", "--keywords", "home")
     assert first.err == "txid 1\n"
     (paris,) = first.json["results"]
     assert first.json == {"results": [{"id": paris["id"], "status": "created", "superseded": []}], "txid": 1}
-    second = shell("memory", "ingest", "lives in Rome", "--topic", "user.city", "--content", '{"since": 2020}')
+    second = here("memory", "ingest", "lives in Rome", "--topic", "user.city", "--content", '{"since": 2020}')
     (rome,) = second.json["results"]
     assert rome["superseded"] == [paris["id"]]
-    record = shell("memory", "get", rome["id"]).json
+    record = here("memory", "get", rome["id"]).json
     assert (record["type"], record["content"]) == ("fact", {"since": 2020})
     assert [link["summary"] for link in record["chain"]] == ["lives in Paris", "lives in Rome"]
-    assert shell("memory", "forget", rome["id"]) == Done(0, '{"forgotten":true}\n', "txid 3\n")
+    assert here("memory", "forget", rome["id"]) == Done(0, '{"forgotten":true}\n', "txid 3\n")
 
 
-def test_the_address_and_the_source_come_from_flags_then_from_the_environment(shell: Shell) -> None:
+def test_the_address_and_the_source_come_from_flags_then_from_the_environment(here: InProcess) -> None:
     variables = {"MEMOTURN_NAMESPACE": "acme", "MEMOTURN_PROFILE": "ada", "MEMOTURN_SOURCE": "ci"}
-    assert shell("memory", "ingest", "deployed", "-p", "bob", **variables).json["txid"] == 1
-    profiles = shell("memory", "profiles", **variables)
+    assert here("memory", "ingest", "deployed", "-p", "bob", **variables).json["txid"] == 1
+    profiles = here("memory", "profiles", **variables)
     assert [entry["database"] for entry in profiles.json["profiles"]] == ["acme--bob"]
     assert profiles.err == "", "a list of profiles reflects no transaction"
-    (hit,) = shell("memory", "recall", "deployed", "-n", "acme", "--profile", "bob").json["memories"]
+    (hit,) = here("memory", "recall", "deployed", "-n", "acme", "--profile", "bob").json["memories"]
     assert (hit["source"], hit["type"], hit["content"]) == ("ci", "event", {"summary": "deployed"})
 
 
@@ -48,21 +49,21 @@ def test_json_lines_from_stdin_are_kept_in_batches_and_in_order(many: tuple[Shel
     assert len(kept.json["results"]) == MANY
     assert kept.json["txid"] == 2
     assert {result["status"] for result in kept.json["results"]} == {"created"}
-    last = shell("memory", "get", kept.json["results"][-1]["id"]).json
+    last = InProcess(shell.home)("memory", "get", kept.json["results"][-1]["id"]).json
     assert (last["summary"], last["session_id"], last["source"]) == (f"step {MANY - 1}", "import", "log")
 
 
-def test_a_broken_line_is_named_and_nothing_at_all_is_written(shell: Shell) -> None:
+def test_a_broken_line_is_named_and_nothing_at_all_is_written(here: InProcess) -> None:
     lines = [json.dumps({"type": "event", "summary": f"step {number}"}) for number in range(1_500)]
     for broken, said in (
         ('{"type": "event", "summary": }', "is not valid JSON: "),
         ('{"type": "event", "summary": "x", "ttl": 3}', "ttl: is only for tasks"),
     ):
         text = "\n".join([*lines, "", broken, lines[0]])
-        done = shell("memory", "ingest", "--file", "-", stdin=text.encode())
+        done = here("memory", "ingest", "--file", "-", stdin=text.encode())
         assert done.code == 2
         assert as_error(done).startswith(f"memoturn: line 1502: {said}")
-        assert not shell.home.exists()
+        assert not here.home.exists()
 
 
 def test_every_memory_is_checked_and_completed_before_one_is_sent() -> None:
@@ -111,7 +112,7 @@ def test_a_file_holds_lines_or_an_array_or_an_object_of_memories_or_one_memory(t
 # --- errors -------------------------------------------------------------------------------------
 
 
-def test_errors_are_one_line_with_a_hint_and_the_exit_code_of_their_kind(node: RunningNode) -> None:
+def test_errors_are_one_line_with_a_hint_and_the_exit_code_of_their_kind(node: RunningNode, beside: InProcess) -> None:
     unknown = "memoturn: there is no memory mem_0\nhint: "
     nobody = "memoturn: there is no database default--nobody\nhint: profiles in namespace default: default; "
     no_branch = "memoturn: there is no branch draft\nhint: without --branch "
@@ -129,20 +130,20 @@ def test_errors_are_one_line_with_a_hint_and_the_exit_code_of_their_kind(node: R
         ("recall", "x", "-n", "Acme"): (2, "memoturn: namespace: must be "),
         ("ingest", "x", "--ttl", "3"): (2, "memoturn: ttl: is only for tasks"),
     }
-    results = node.shell.together(*(("memory", *command) for command in expected))
-    for (command, (code, said)), done in zip(expected.items(), results, strict=True):
+    for command, (code, said) in expected.items():
+        done = beside("memory", *command)
         assert done.code == code, command
         assert as_error(done).startswith(said), command
 
 
-def test_a_node_that_is_not_there_is_an_error_that_asks_whether_it_runs(shell: Shell) -> None:
-    done = shell("memory", "recall", "x", MEMOTURN_URL=NOBODY_LISTENS)
+def test_a_node_that_is_not_there_is_an_error_that_asks_whether_it_runs(here: InProcess) -> None:
+    done = here("memory", "recall", "x", MEMOTURN_URL=NOBODY_LISTENS)
     assert done.code == 6
     assert as_error(done).startswith(f"memoturn: the node at {NOBODY_LISTENS} cannot be reached")
     assert "hint: is the node running? `memoturn serve` starts one" in done.err
 
 
-def test_wrong_usage_is_refused_before_anything_is_opened(shell: Shell) -> None:
+def test_wrong_usage_is_refused_before_anything_is_opened(here: InProcess) -> None:
     ours = {
         ("memory", "recall"): "QUERY: is required",
         ("memory", "recall", "x", "--since", "2026"): "--since: should be like 2026-01-31",
@@ -157,25 +158,27 @@ def test_wrong_usage_is_refused_before_anything_is_opened(shell: Shell) -> None:
         ("memory", "recal"): "recall",
         ("--verbose",): "--verbose",
     }
-    for command, done in zip(ours, shell.together(*ours), strict=True):
+    for command, said in ours.items():
+        done = here(*command)
         assert done.code == 2, command
-        assert as_error(done).startswith(f"memoturn: {ours[command]}"), command
-    for command, done in zip(theirs, shell.together(*theirs), strict=True):
+        assert as_error(done).startswith(f"memoturn: {said}"), command
+    for command, said in theirs.items():
+        done = here(*command)
         assert done.code == 2, command
-        assert theirs[command] in done.err
+        assert said in done.err
         assert "Traceback" not in done.err
-    assert not shell.home.exists()
+    assert not here.home.exists()
 
 
-def test_a_misspelt_setting_is_refused_with_the_likely_one(shell: Shell) -> None:
-    done = shell("memory", "profiles", MEMOTURN_PROFLIE="ada")
+def test_a_misspelt_setting_is_refused_with_the_likely_one(here: InProcess) -> None:
+    done = here("memory", "profiles", MEMOTURN_PROFLIE="ada")
     assert done.code == 2
     assert "did you mean MEMOTURN_PROFILE?" in as_error(done)
     assert "hint: set it right or unset it; `memoturn doctor`" in done.err
 
 
-def test_a_failing_embedder_is_a_warning_and_the_memory_is_kept(shell: Shell) -> None:
-    done = shell(
+def test_a_failing_embedder_is_a_warning_and_the_memory_is_kept(here: InProcess) -> None:
+    done = here(
         "memory",
         "ingest",
         "x",
@@ -192,7 +195,7 @@ def test_a_failing_embedder_is_a_warning_and_the_memory_is_kept(shell: Shell) ->
 # --- through a node -----------------------------------------------------------------------------
 
 
-def test_a_node_and_the_local_files_give_the_same_answers(node: RunningNode) -> None:
+def test_a_node_and_the_local_files_give_the_same_answers(node: RunningNode, beside: InProcess) -> None:
     commands: list[tuple[str, ...]] = [
         (
             *("memory", "recall", "lives book", "--topic", "user.city", "--type", "fact", "--type", "task", "-k", "3"),
@@ -202,8 +205,8 @@ def test_a_node_and_the_local_files_give_the_same_answers(node: RunningNode) -> 
         ("memory", "ingest", "lives in Rome", "--topic", "user.city"),
         ("memory", "get", node.ids[2]),
     ]
-    here = node.shell.together(*commands)
-    there = node.shell.together(*((*command, "--url", node.url) for command in commands))
+    here = [beside(*command) for command in commands]
+    there = [beside(*command, "--url", node.url) for command in commands]
     assert here == there
     recalled, sessions, again, record = (done.json for done in here)
     assert {hit["summary"] for hit in recalled["memories"]} == {
@@ -217,11 +220,11 @@ def test_a_node_and_the_local_files_give_the_same_answers(node: RunningNode) -> 
     assert record["content"] == {"flight": 7, "b": [1, None, "é"]}
 
 
-def test_a_node_keeps_and_forgets_what_it_is_told_to(node: RunningNode) -> None:
-    kept = node.shell("memory", "ingest", "a slip of the tongue", "-p", "other", MEMOTURN_URL=node.url)
+def test_a_node_keeps_and_forgets_what_it_is_told_to(node: RunningNode, beside: InProcess) -> None:
+    kept = beside("memory", "ingest", "a slip of the tongue", "-p", "other", MEMOTURN_URL=node.url)
     assert kept.err == "txid 1\n"
     (id_,) = [result["id"] for result in kept.json["results"]]
-    gone = node.shell("memory", "forget", id_, "-p", "other", "--url", node.url)
+    gone = beside("memory", "forget", id_, "-p", "other", "--url", node.url)
     assert gone == Done(0, '{"forgotten":true}\n', "txid 2\n")
 
 
@@ -238,17 +241,17 @@ def test_a_data_directory_that_is_asked_for_wins_over_the_url_of_the_environment
         settings_of(data_dir="")
 
 
-def test_asking_about_a_directory_that_does_not_exist_does_not_make_it(shell: Shell, tmp_path: Path) -> None:
+def test_asking_about_a_directory_that_does_not_exist_does_not_make_it(here: InProcess, tmp_path: Path) -> None:
     typo = tmp_path / "mistyped" / "directory"
     missing = "mem_" + "0" * 32
-    asked = shell.together(
-        ("memory", "recall", "anything", "--data-dir", str(typo)),
-        ("memory", "profiles", "--data-dir", str(typo)),
-        ("memory", "get", missing, "--data-dir", str(typo)),
-        ("memory", "forget", missing, "--data-dir", str(typo)),
-    )
-    assert [done.code for done in asked] == [0, 0, 3, 3]
+    for command, code in (
+        (("recall", "anything"), 0),
+        (("profiles",), 0),
+        (("get", missing), 3),
+        (("forget", missing), 3),
+    ):
+        assert here("memory", *command, "--data-dir", str(typo)).code == code
     assert not typo.parent.exists()
-    assert shell("memory", "ingest", "now there is something", "--data-dir", str(typo)).code == 0
+    assert here("memory", "ingest", "now there is something", "--data-dir", str(typo)).code == 0
     assert (typo / "catalog.db").exists()
     assert typo.stat().st_mode & 0o077 == 0, "nobody else may read memories"

@@ -6,8 +6,6 @@ import os
 import pty
 import re
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,14 +13,9 @@ import pytest
 from memoturn_core.operations import Scope
 from memoturn_core.registry import OPERATIONS
 from memoturn_mcp.cli import tables, tables_of_data
-from surfaces.in_process import InProcess, in_process
+from memoturn_mcp.cli.main import _ORDER
+from surfaces.in_process import InProcess
 from surfaces.shell import SCRIPT, TIMEOUT_S, Shell
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[InProcess]:
-    with in_process(tmp_path / "data", monkeypatch, capfd) as made:
-        yield made
 
 
 def test_a_person_is_asked_before_a_database_is_deleted(here: InProcess, shell: Shell) -> None:
@@ -101,7 +94,7 @@ def test_the_tables_are_of_what_the_operations_answer(here: InProcess) -> None:
         ("db", "delete", "shop"),
     )
     for command in commands:
-        done = here(*command, "--format", "table")
+        done = here(*command, "--format", "human")
         assert (done.code, bool(done.out.strip())) == (0, True), (command, done.err)
 
 
@@ -110,7 +103,7 @@ def test_the_tables_are_of_what_the_operations_answer(here: InProcess) -> None:
 
 def test_help_lists_the_commands_in_the_order_of_their_use(here: InProcess) -> None:
     listed = re.findall(r"^  ([a-z]+) {2}", here("--help").out.partition("Commands:")[2], re.MULTILINE)
-    assert listed == "serve mcp memory kv docs vector sql branch db token sync storage doctor".split()
+    assert listed == list(_ORDER)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ import socket
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -31,12 +30,6 @@ from surfaces.in_process import InProcess, in_process
 from surfaces.shell import NOBODY_LISTENS, RunningNode, as_error
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "storage.md"
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[InProcess]:
-    with in_process(tmp_path / "data", monkeypatch, capfd) as made:
-        yield made
 
 
 def write(home: Path, *summaries: str) -> None:
@@ -89,10 +82,8 @@ def test_every_moment_comes_back_from_the_object_store_alone(here: InProcess, tm
     assert contents(objects / "v1") == before
 
 
-def test_it_works_beside_the_owner_who_does_not_notice(
-    node: RunningNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    with in_process(node.shell.home, monkeypatch, capfd) as here:
+def test_it_works_beside_the_owner_who_does_not_notice(node: RunningNode, tmp_path: Path) -> None:
+    with in_process(node.shell.home) as here:
         assert here("sync", "--url", node.url).code == 0
         before = contents(node.shell.home / "objects" / "v1"), contents(node.shell.home / "databases")
         assert here("storage", "restore", "--out", str(tmp_path / "x.db")).code == 0
@@ -241,7 +232,7 @@ def test_the_storage_of_a_branch_is_shown_in_the_order_of_its_transactions(here:
     write(here.home, "Paris")
     here("branch", "checkpoint", "first")
     write(here.home, "Rome", "Oslo")
-    shown = here("storage", "inspect", "--format", "table").out
+    shown = here("storage", "inspect", "--format", "human").out
     assert re.search(r"^history +transactions 1 to 3 *$", shown, re.M)
     assert re.search(r"^checkpoints +first is transaction 1 *$", shown, re.M)
     assert re.search(r"^all at 1 +snapshot .*snapshots/0{15}1-", shown, re.M)

@@ -22,11 +22,9 @@ def closed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
 
 
 @pytest.fixture
-def here(
-    closed: RunningNode, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> Iterator[InProcess]:
+def here(closed: RunningNode) -> Iterator[InProcess]:
     """Commands on the machine of the node, with its data directory."""
-    with in_process(closed.shell.home, monkeypatch, capfd) as made:
+    with in_process(closed.shell.home) as made:
         yield made
 
 

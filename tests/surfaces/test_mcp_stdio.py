@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import mcp_types as types
@@ -13,7 +12,8 @@ from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.shared.exceptions import MCPError
 
-from surfaces.stdio_server import COMMAND, environment, exchange, tool_call, with_client
+from memoturn_core.registry import OPERATIONS
+from surfaces.stdio_server import COMMAND, environment, exchange, started, tool_call, with_client, with_process
 
 DEFAULT_TOOLS = [
     "memory_recall",
@@ -43,7 +43,7 @@ def test_a_client_lists_ingests_and_recalls_without_any_configuration(tmp_path):
         assert [hit["summary"] for hit in found.structured_content["result"]["memories"]] == [LISBON["summary"]]
         assert json.loads(found.content[0].text) == found.structured_content
 
-    with_client(tmp_path, use)
+    with_process(tmp_path, use)
 
 
 def test_what_one_server_keeps_the_next_one_finds(tmp_path):
@@ -114,13 +114,11 @@ def test_a_tool_that_is_not_listed_cannot_be_called(tmp_path):
 
 
 def test_an_unknown_toolset_is_refused_at_the_start(tmp_path):
-    done = subprocess.run(
-        [*COMMAND, "--toolsets", "memroy"], capture_output=True, text=True, env=environment(tmp_path), check=False
-    )
-    assert done.returncode == 2
-    toolsets = "admin, all, branches, default, docs, health, kv, memory, sql, transcript, vectors"
-    assert f"there is no toolset 'memroy'; there are {toolsets}" in done.stderr
-    assert done.stdout == ""
+    done = started(tmp_path, "--toolsets", "memroy")
+    assert done.code == 2
+    toolsets = ", ".join(sorted({"all", "default", *(operation.toolset for operation in OPERATIONS.values())}))
+    assert f"there is no toolset 'memroy'; there are {toolsets}" in done.err
+    assert done.out == ""
 
 
 def test_source_is_filled_from_the_environment_and_an_explicit_one_wins(tmp_path):
@@ -268,7 +266,7 @@ def test_stdout_carries_the_protocol_only_and_every_request_sent_before_the_end_
         tool_call(id_, "memory_ingest", {"memories": [{"type": "event", "summary": f"n {id_}"}]})
         for id_ in range(1, 31)
     ]
-    answers, stderr, code = exchange(tmp_path, *calls)
+    answers, stderr, code = exchange(tmp_path, *calls, process=True)
     assert {answer["id"] for answer in answers} == set(range(1, 31))
     assert all(answer["jsonrpc"] == "2.0" and not answer["result"]["isError"] for answer in answers)
     assert (stderr, code) == ("", 0)
@@ -324,18 +322,16 @@ def test_a_setting_that_cannot_be_honoured_stops_the_server_before_it_serves(tmp
         ("MEMOTURN_AUTH", "on", "MEMOTURN_PLATFORM_KEY: must be set"),
         ("MEMOTURN_HOT_CAP", "many", "must be a whole number"),
     ):
-        done = subprocess.run(
-            COMMAND, capture_output=True, text=True, env=environment(tmp_path, **{variable: value}), check=False
-        )
-        assert done.returncode == 2
-        assert variable in done.stderr
-        assert says in done.stderr
-        assert "Traceback" not in done.stderr
+        done = started(tmp_path, **{variable: value})
+        assert done.code == 2
+        assert variable in done.err
+        assert says in done.err
+        assert "Traceback" not in done.err
 
 
 def test_a_data_directory_that_cannot_be_used_is_said_so(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    done = subprocess.run(COMMAND, capture_output=True, text=True, env=environment(tmp_path / "file"), check=False)
-    assert done.returncode == 6
-    assert "data directory" in done.stderr
-    assert "Traceback" not in done.stderr
+    done = started(tmp_path / "file")
+    assert done.code == 6
+    assert "data directory" in done.err
+    assert "Traceback" not in done.err

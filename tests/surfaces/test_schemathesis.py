@@ -66,6 +66,8 @@ RIGHT: dict[str, dict[str, Any]] = {
     "kv_get": {"key": "kept"},
     "vector_upsert": {"collection": "images", "body": {"id": "two", "embedding": VECTOR}},
     "vector_search": {"collection": "images", "body": {"vector": VECTOR}},
+    "import_records": {"body": {"records": [{"kind": "kv", "ns": "n", "key": "imported", "value": "v"}, {}]}},
+    "restore_database": {"body": {"data": "AAAA"}},
     "branch_create": {"body": {"name": "made", "ttl": 60}},
     "branch_create_in_control": {"body": {"name": "made-too"}},
     "branch_checkpoint": {"body": {"name": "before"}},

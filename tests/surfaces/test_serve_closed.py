@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
 
 from contract.access import PLATFORM, PLATFORM_KEY, SIGNING_KEY
 from memoturn_core.access.keys import encoded
-from surfaces.in_process import InProcess, in_process
+from surfaces.in_process import InProcess
 from surfaces.shell import SCRIPT, Shell, as_error
 
 ON = {"MEMOTURN_AUTH": "on", "MEMOTURN_SINGLE_NODE": "1", "MEMOTURN_PLATFORM_KEY": PLATFORM_KEY}
-
-
-@pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[InProcess]:
-    with in_process(tmp_path / "data", monkeypatch, capfd) as run:
-        yield run
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Whatever clients, the node and changes of its model do: each memory ends with the one vector it should have."""
+"""Whatever clients, the node and changes of its model do: each memory and each episode ends with its one vector."""
 
 from __future__ import annotations
 
@@ -12,9 +12,19 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from contract.embedding_server import DIMENSIONS, vector
+from examples import examples
+from memoturn_core.episodes import embedding
 from memoturn_core.memory import ingest, reembedding, rows
 from memoturn_core.memory.rows import Row
-from memoturn_core.memory.vectors import Embeddings, MemoryVectors, comparable, superseded, to_embed
+from memoturn_core.memory.vectors import (
+    EMBEDDED,
+    Embeddings,
+    EpisodeVectors,
+    MemoryVectors,
+    behind,
+    comparable,
+    superseded,
+)
 from memoturn_core.tables import SCHEMA
 from memoturn_core.vectors.vector import as_vector
 from memoturn_schemas.memory import MemoryItem
@@ -26,7 +36,8 @@ MODELS = sorted(DIMENSIONS)
 
 @dataclass
 class Kept:
-    id: str
+    """A memory, or an episode: its `type` is that."""
+
     type: str
     own: list[float] | None
     """What the client sent, if it was taken."""
@@ -51,10 +62,27 @@ class Spaces(RuleBasedStateMachine):
         item = MemoryItem(type=type_, summary=summary, content={"n": self.count}, embedding=own)  # type: ignore[arg-type]
         made = vector(self.model, summary) if own is None and type_ != "task" and answers else None
         prepared = [ingest._prepare(item, made)]
-        [result], _ = ingest._ingest(Transaction(self.connection, self.ambient), prepared, self.model)
+        [result], _ = ingest._ingest(self._transaction(), prepared, self.model)
         skipped = "embedding" in result
-        self.kept[summary] = Kept(result["id"], type_, None if skipped else own, skipped)
+        self.kept[summary] = Kept(type_, None if skipped else own, skipped)
         return None if skipped else summary
+
+    @rule(like=st.none() | st.sampled_from(MODELS), answers=st.booleans())
+    def an_episode_begins(self, like: str | None, answers: bool) -> None:
+        self.count += 1
+        description = f"episode {self.count}"
+        own = None if like is None else vector(like, f"client {self.count}")
+        made = vector(self.model, description) if answers else None
+        self.connection.execute(
+            "INSERT INTO __memoturn_episodes (id, task_type, domain, description, words, started_at, body)"
+            " VALUES (randomblob(16), 'other', 'general', ?, '', 0, '{}')",
+            (description,),
+        )
+        rowid = self.connection.last_insert_rowid()
+        values = own or made
+        taken = None if values is None else as_vector(values)
+        kept = embedding.keep(self._transaction(), rowid, taken, self.model, own is not None)
+        self.kept[description] = Kept("episode", own if kept else None, not kept)
 
     @rule(like=st.sampled_from(MODELS), type_=st.sampled_from(["event", "task"]))
     def a_client_sends_a_vector(self, like: str, type_: str) -> None:
@@ -72,12 +100,23 @@ class Spaces(RuleBasedStateMachine):
 
     @precondition(lambda self: self.kept)
     @rule(data=st.data())
-    def a_memory_is_forgotten(self, data: st.DataObject) -> None:
-        summary = data.draw(st.sampled_from(sorted(self.kept)))
-        row = Row.one(self.connection, "summary = ?", (summary,))
-        assert row is not None
-        rows.delete(Transaction(self.connection, self.ambient), row)
-        del self.kept[summary]
+    def one_is_forgotten(self, data: st.DataObject) -> None:
+        self._forget(data.draw(st.sampled_from(sorted(self.kept))))
+
+    def _forget(self, text: str) -> None:
+        row = Row.one(self.connection, "summary = ?", (text,))
+        if self.kept.pop(text).type == "episode":
+            rowid = self._rowid("__memoturn_episodes", "description", text)
+            self.connection.execute("DELETE FROM __memoturn_episodes WHERE rowid = ?", (rowid,))
+            embedding.delete(self._transaction(), rowid)
+        else:
+            assert row is not None
+            rows.delete(self._transaction(), row)
+
+    def _rowid(self, table: str, column: str, text: str) -> int:
+        rowid = self.connection.execute(f"SELECT rowid FROM {table} WHERE {column} = ?", (text,)).get
+        assert isinstance(rowid, int)
+        return rowid
 
     @rule(data=st.data())
     def a_portion_is_embedded(self, data: st.DataObject) -> None:
@@ -85,9 +124,10 @@ class Spaces(RuleBasedStateMachine):
         if portion is None:
             return
         for _ in range(min(len(self.kept), data.draw(st.integers(0, 4), "are forgotten meanwhile"))):
-            self.a_memory_is_forgotten(data)
+            self.one_is_forgotten(data)
         for _ in range(data.draw(st.integers(0, 3), "come meanwhile")):
             self._ingest(None, answers=data.draw(st.booleans()))
+            self.an_episode_begins(None, data.draw(st.booleans()))
         self._keep(portion)
 
     @rule()
@@ -97,7 +137,7 @@ class Spaces(RuleBasedStateMachine):
             if portion is None:
                 break
             self._keep(portion)
-        assert to_embed(self.connection, self.model) is None
+        assert not behind(self.connection, self.model)
         known = Embeddings.of(self.connection)
         found = self._vectors(comparable(self.connection, known.dimension or 0, known.model))
         for summary, kept in self.kept.items():
@@ -117,21 +157,21 @@ class Spaces(RuleBasedStateMachine):
 
     def _keep(self, portion: reembedding._Portion) -> None:
         vectors = [as_vector(vector(self.model, lacking.text)) for lacking in portion.lacking]
-        reembedding._keep(Transaction(self.connection, self.ambient), portion, vectors, self.model)
+        reembedding._keep(self._transaction(), portion, vectors, self.model)
 
     def _vectors(self, spaces: Any) -> dict[str, list[float]]:
-        """By summary; no memory has two of one dimension and model."""
+        """By summary or description; none has two of one dimension and model."""
         found: dict[str, list[float]] = {}
         for space in spaces:
-            for rowid, blob in self.connection.execute(
-                f"SELECT rowid, embedding FROM {MemoryVectors.table} WHERE rowid >= ? AND rowid < ?",
-                (space.start, space.stop),
-            ).fetchall():
-                summary = self.connection.execute(
-                    "SELECT summary FROM __memoturn_memories WHERE rowid = ?", (rowid - space.start,)
-                ).get
-                assert summary not in found
-                found[summary] = np.frombuffer(blob, "<f4").tolist()
+            for kind, column in ((MemoryVectors, "summary"), (EpisodeVectors, "description")):
+                rows: Any = self.connection.execute(
+                    f"SELECT {column}, embedding FROM {kind.table} AS v JOIN {kind.rows} AS r ON r.rowid = v.rowid - ?"
+                    " WHERE v.rowid >= ? AND v.rowid < ?",
+                    (space.start, space.start, space.stop),
+                ).fetchall()
+                for text, blob in rows:
+                    assert text not in found
+                    found[text] = np.frombuffer(blob, "<f4").tolist()
         return found
 
     def _assert_nearest(self, known: Embeddings) -> None:
@@ -139,24 +179,30 @@ class Spaces(RuleBasedStateMachine):
             return
         query = as_vector([1.0] * known.dimension)
         spaces = comparable(self.connection, known.dimension, known.model)
-        hits = MemoryVectors.nearest(self._snapshot(), query, spaces, 1_000, set)
-        cosines = [
-            float(query @ np.array(values) / np.linalg.norm(query) / np.linalg.norm(values))
-            for values in self._vectors(spaces).values()
-        ]
-        np.testing.assert_allclose([cosine for _, cosine in hits], sorted(cosines, reverse=True), atol=1e-5)
+        for kind in EMBEDDED:
+            hits = kind.nearest(self._snapshot(), query, spaces, 1_000, set)
+            cosines = [
+                float(query @ np.array(values) / np.linalg.norm(query) / np.linalg.norm(values))
+                for text, values in self._vectors(spaces).items()
+                if (self.kept[text].type == "episode") == (kind is EpisodeVectors)
+            ]
+            np.testing.assert_allclose([cosine for _, cosine in hits], sorted(cosines, reverse=True), atol=1e-5)
 
     def _snapshot(self) -> Snapshot:
         return Snapshot(self.connection, 1, self.ambient, {})
 
+    def _transaction(self) -> Transaction:
+        return Transaction(self.connection, self.ambient)
+
     @invariant()
-    def each_vector_is_of_a_memory_and_of_the_dimension_of_its_space(self) -> None:
-        strays: Any = self.connection.execute(
-            f"SELECT v.rowid FROM {MemoryVectors.table} AS v LEFT JOIN __memoturn_spaces AS s ON s.id = v.rowid >> 40"
-            " LEFT JOIN __memoturn_memories AS m ON m.rowid = v.rowid & ((1 << 40) - 1)"
-            " WHERE m.rowid IS NULL OR length(v.embedding) IS NOT 4 * s.dimension"
-        ).fetchall()
-        assert strays == []
+    def each_vector_is_of_a_row_and_of_the_dimension_of_its_space(self) -> None:
+        for kind in EMBEDDED:
+            strays: Any = self.connection.execute(
+                f"SELECT v.rowid FROM {kind.table} AS v LEFT JOIN __memoturn_spaces AS s ON s.id = v.rowid >> 40"
+                f" LEFT JOIN {kind.rows} AS r ON r.rowid = v.rowid & ((1 << 40) - 1)"
+                " WHERE r.rowid IS NULL OR length(v.embedding) IS NOT 4 * s.dimension"
+            ).fetchall()
+            assert strays == []
 
     def teardown(self) -> None:
         self.all_is_embedded()
@@ -164,5 +210,20 @@ class Spaces(RuleBasedStateMachine):
         self.small.stop()
 
 
+def test_a_profile_goes_over_to_a_model_of_another_dimension_also_where_what_was_to_be_embedded_is_gone() -> None:
+    spaces = Spaces()
+    for _ in range(4):
+        spaces.a_client_sends_none(answers=True, type_="event")
+    spaces.the_node_gets_another_model("cow")
+    portion = reembedding._portion(spaces.connection, "cow")
+    assert portion is not None
+    for lacking in portion.lacking:
+        spaces._forget(lacking.text)
+    spaces._keep(portion)
+    spaces.all_is_embedded()
+    assert Embeddings.of(spaces.connection).dimension == DIMENSIONS["cow"]
+    spaces.teardown()
+
+
 TestSpaces = Spaces.TestCase
-TestSpaces.settings = settings(max_examples=120, stateful_step_count=25, deadline=None)
+TestSpaces.settings = settings(max_examples=examples(60), stateful_step_count=25, deadline=None)

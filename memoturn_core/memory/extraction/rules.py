@@ -206,7 +206,6 @@ RULES = (
 )
 
 
-
 @cache
 def _begins() -> re.Pattern[str]:
     """All rules as one expression; compiled when it is first needed, for that takes a tenth of a second."""

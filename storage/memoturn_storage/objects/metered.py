@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TypeVar
 
 from memoturn_storage.objects.store import (
@@ -18,6 +19,15 @@ from memoturn_storage.objects.store import (
 T = TypeVar("T")
 
 
+@dataclass(frozen=True, slots=True)
+class Failing:
+    """Calls that failed, none having been answered since."""
+
+    calls: int
+    operation: str
+    """That of the last."""
+
+
 class MeteredStore:
     """`inner`, with its calls counted by operation and outcome: `ok`, `missing`, `precondition` or `error`."""
 
@@ -25,11 +35,17 @@ class MeteredStore:
         self._inner = inner
         self._lock = threading.Lock()
         self._calls: Counter[tuple[str, str]] = Counter()
+        self._failing: Failing | None = None
 
     def calls(self) -> dict[tuple[str, str], int]:
         """How many calls of each operation had each outcome."""
         with self._lock:
             return dict(self._calls)
+
+    @property
+    def failing(self) -> Failing | None:
+        """None where the last call was answered, and where there was none."""
+        return self._failing
 
     def get(self, key: str) -> StoredObject:
         return self._counted("get", lambda: self._inner.get(key))
@@ -67,3 +83,5 @@ class MeteredStore:
         finally:
             with self._lock:
                 self._calls[operation, outcome] += 1
+                before = 0 if self._failing is None else self._failing.calls
+                self._failing = Failing(before + 1, operation) if outcome == "error" else None
