@@ -16,13 +16,13 @@ from memoturn_schemas.episodes import TaskType
 
 Boost = Literal["domain", "task_type", "recency", "reward"]
 
-DOMAIN = 0.03
+DOMAIN = 0.015
 """For the domain whose name the query has."""
-TASK_TYPE = 0.02
+TASK_TYPE = 0.01
 """For the type of work that a word of the query stands for."""
-RECENCY = 0.03
+RECENCY = 0.015
 """For one that begins now; half as much for each half-life before."""
-REWARD = 0.02
+REWARD = 0.01
 """For a reward of `REWARD_ENOUGH` or more, and in proportion below. An open episode has none."""
 WHOLE = DOMAIN + TASK_TYPE + RECENCY + REWARD
 

@@ -15,8 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from warm_cli import install
+
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+STORIES = [document for document in DOCUMENTS if "```console" in document.read_text(encoding="utf-8")]
 ADDRESS = "127.0.0.1:8787"
 
 
@@ -40,7 +43,7 @@ def shell(tmp_path: Path) -> Iterator[dict[str, str]]:
     """The environment of a shell with the commands on its path, and a node at `NODE`."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("MEMOTURN_")}
     environment = inherited | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": os.pathsep.join([str(install()), str(Path(sys.executable).parent), os.environ["PATH"]]),
         "MEMOTURN_DATA_DIR": str(tmp_path / "shell"),
     }
     node = subprocess.Popen(
@@ -59,7 +62,7 @@ def shell(tmp_path: Path) -> Iterator[dict[str, str]]:
         node.stderr.close()
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("document", STORIES, ids=lambda path: path.name)
 def test_every_console_block_does_what_it_says(document, shell):
     for command, documented in console_steps(document.read_text(encoding="utf-8")):
         done = subprocess.run(
