@@ -45,7 +45,9 @@ def chosen(
         return sorted(ordered, key=lambda each: rewards[each.rowid], reverse=True)[:limit]
     compared, rest = ordered[:COMPARED], ordered[COMPARED:]
     picked = []
-    for place, added in diversified([each.score for each in compared], _likeness(snapshot, compared, known), limit):
+    for place, added in diversified(
+        [each.score for each in compared], _likeness(snapshot, compared, known, _wording(query)), limit
+    ):
         compared[place].parts["diversity"] = added
         picked.append(compared[place])
     return [*picked, *rest][:limit]
@@ -95,12 +97,14 @@ def _add_boosts(query: str, candidates: Sequence[Candidate], known: dict[int, _K
         candidate.parts |= {name: max(0.0, candidate.relevance) * share for name, share in boosts.items()}
 
 
-def _likeness(snapshot: Snapshot, candidates: Sequence[Candidate], known: dict[int, _Known]) -> Likeness:
-    """By vectors where all have one, and else by the words of what was to be done."""
+def _likeness(
+    snapshot: Snapshot, candidates: Sequence[Candidate], known: dict[int, _Known], asked: Set[str]
+) -> Likeness:
+    """By vectors where all have one, and else by the words of what was to be done that nobody `asked` for."""
     embeddings = Embeddings.of(snapshot.connection)
     if embeddings.dimension is not None and candidates:
         spaces = comparable(snapshot.connection, embeddings.dimension, embeddings.model)
         vectors = EpisodeVectors.of_rows(snapshot.connection, [each.rowid for each in candidates], spaces)
         if len(vectors) == len(candidates):
             return by_vectors(np.array([vectors[each.rowid] for each in candidates]))
-    return by_words([known[each.rowid].wording for each in candidates])
+    return by_words([known[each.rowid].wording - asked for each in candidates])
