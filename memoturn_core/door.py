@@ -160,4 +160,6 @@ def _text(value: Any) -> str:
 def _raised_there(response: httpx.Response, body: Any) -> MemoturnError:
     if not isinstance(body, dict) or not isinstance(body.get("error"), str):
         return UpstreamFailure(f"the node answered with status {response.status_code} and no error envelope")
-    return raised_elsewhere(body["error"], str(body.get("code")), response.status_code)
+    after = response.headers.get("Retry-After", "")
+    retry_after_s = int(after) if after.isascii() and after.isdecimal() else None
+    return raised_elsewhere(body["error"], str(body.get("code")), response.status_code, retry_after_s)

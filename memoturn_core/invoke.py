@@ -184,23 +184,27 @@ def _validated(operation: Operation, arguments: Mapping[str, Any], *, strict: bo
     try:
         return operation.request.model_validate(arguments, strict=strict)
     except ValidationError as error:
-        raise InvalidRequest(describe(error)) from None
+        raise InvalidRequest(describe(error, arguments)) from None
     except RecursionError:
         raise InvalidRequest("the request is nested too deeply") from None
 
 
-def describe(error: ValidationError) -> str:
-    """Each fault as `path.to[3].field: what is wrong`, at most five of them."""
+def describe(error: ValidationError, given: Any) -> str:
+    """Each fault of what was `given` as `path.to[3].field: what is wrong`, at most five of them."""
     faults = error.errors(include_url=False, include_context=False, include_input=False)
-    lines = [f"{_path(fault['loc'])}{_message(fault['type'], fault['msg'])}" for fault in faults[:5]]
+    lines = [f"{_path(fault['loc'], given)}{_message(fault['type'], fault['msg'])}" for fault in faults[:5]]
     if len(faults) > len(lines):
         lines.append(f"and {len(faults) - len(lines)} more")
     return "; ".join(lines)
 
 
-def _path(location: tuple[int | str, ...]) -> str:
-    path = ""
-    for part in location:
+def _path(location: tuple[int | str, ...], given: Any) -> str:
+    path, value = "", given
+    for place, part in enumerate(location, start=1):
+        fields = value if isinstance(value, Mapping) else dict(enumerate(value)) if isinstance(value, list) else {}
+        if fields.get("type") == part and part not in fields and place < len(location):
+            continue  # which member of a union it is, and no field
+        value = fields.get(part)
         path += f"[{part}]" if isinstance(part, int) else f".{part}" if path else part
     return f"{path}: " if path else ""
 

@@ -36,7 +36,6 @@ from memoturn_core.operations import Reply, Scope
 from memoturn_schemas.errors import (
     InvalidRequest,
     MemoturnError,
-    Overloaded,
     PayloadTooLarge,
     RequestTimeout,
     Unavailable,
@@ -434,7 +433,7 @@ def _encoded_reply(reply: Reply) -> bytes:
 
 def _encoded_error(error: MemoturnError) -> bytes:
     said: dict[str, Any] = {"message": str(error), "code": error.code, "status": error.status}
-    if isinstance(error, Overloaded):
+    if error.retry_after_s is not None:
         said["retry_after_s"] = error.retry_after_s
     if isinstance(error, OwnedElsewhere):
         said["owner"] = error.address
@@ -450,7 +449,7 @@ def _decoded_answer(body: bytes) -> Reply | MemoturnError:
         error = said["error"]
         if "owner" in error:
             return OwnedElsewhere(error["owner"])
-        return raised_elsewhere(error["message"], error["code"], error["status"], error.get("retry_after_s", 1))
+        return raised_elsewhere(error["message"], error["code"], error["status"], error.get("retry_after_s"))
     except (KeyError, TypeError, ValueError) as fault:
         raise _Malformed(f"not an answer: {fault!r}") from fault
 

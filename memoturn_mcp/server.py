@@ -8,7 +8,8 @@ goes, and so for whom, is asked for each one: it is never a session's.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
@@ -18,21 +19,30 @@ from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.shared.exceptions import MCPError
 
+from memoturn_core.registry import OPERATIONS
 from memoturn_mcp import completions, prompts, resources, tools
 from memoturn_mcp.settings import ToolChoice
 from memoturn_mcp.tools import Defaults, Reach
 
-INSTRUCTIONS = """
-Memoturn is your long-term memory. It outlives this conversation.
-- Start of a turn: memory_recall with the user's words, before you answer from memory or ask again.
-- End of a turn: memory_ingest what was learnt. A fact or instruction with a topic_key replaces what was
-  known on that topic; an event is something that happened; a task is something to do, and expires.
-- To keep a conversation verbatim, memory_append each message; memory_window reads its end.
-- When the user asks to forget something, recall it and memory_forget its id.
-Write summaries that make sense on their own: who, what, when. Never keep secrets such as passwords.
-""".strip()
+_INSTRUCTIONS = (
+    "Memoturn is your long-term memory. It outlives this conversation.",
+    "- Start of a turn: memory_recall with the user's words, before you answer from memory or ask again.",
+    """- End of a turn: memory_ingest what was learnt. A fact or instruction with a topic_key replaces what was
+  known on that topic; an event is something that happened; a task is something to do, and expires.""",
+    "- To keep a conversation verbatim, memory_append each message; memory_window reads its end.",
+    "- When the user asks to forget something, recall it and memory_forget its id.",
+    """- A task worth learning from: query_memory and recommend_patterns before it, create_episode at its start,
+  add_step after each tool, complete_episode at its end, then record_feedback.""",
+    "Write summaries that make sense on their own: who, what, when. Never keep secrets such as passwords.",
+)
 
 Context = ServerRequestContext[Any, Any]
+
+
+def instructions(listed: Collection[str]) -> str:
+    """What an agent is told at first: the lines all of whose tools are listed."""
+    unlisted = OPERATIONS.keys() - set(listed)
+    return "\n".join(line for line in _INSTRUCTIONS if not unlisted & set(re.findall(r"\w+", line)))
 
 
 def make_server(reach: Callable[[Context], Reach], choice: ToolChoice) -> Server[Any]:
@@ -86,7 +96,7 @@ def make_server(reach: Callable[[Context], Reach], choice: ToolChoice) -> Server
         "memoturn",
         title="Memoturn",
         version=version("memoturn"),
-        instructions=INSTRUCTIONS,
+        instructions=instructions(operations),
         get_tool_input_schema=schemas.get,
         on_list_tools=list_tools,
         on_call_tool=call_tool,

@@ -57,7 +57,7 @@ def checked(memories: Iterable[Placed], *, session: str | None, source: str | No
         try:
             MemoryItem.model_validate(memory, strict=True)
         except ValidationError as error:
-            raise InvalidRequest(_at(where, describe(error))) from None
+            raise InvalidRequest(_at(where, describe(error, memory))) from None
     return filled
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from memoturn_core.address import NODE
+from memoturn_core.code.guest_file import GuestFile, missing
 from memoturn_core.door import RemoteDoor
 from memoturn_core.providers.http import Endpoint
 from memoturn_core.registry import OPERATIONS
@@ -70,6 +71,7 @@ def examine(data_dir: str | None) -> Iterator[Finding]:
     yield descriptors(settings.limits.hot_cap)
     yield provider("embedding", settings.providers.embedding, "recall works by words and topics alone")
     yield provider("language model", settings.providers.language, "extracting and asking are not available")
+    yield sandbox(settings)
     yield listening(settings.host, settings.port)
     if settings.url is not None:
         yield remote(settings.url, settings.token)
@@ -281,6 +283,27 @@ def provider(name: str, endpoint: Endpoint | None, without: str) -> Finding:
     if endpoint.provider == "local":
         return Finding(name, "ok", f"{endpoint.model}, in this process")
     return Finding(name, "ok", f"{endpoint.model} by {endpoint.provider} at {endpoint.base_url}; not contacted")
+
+
+def sandbox(settings: Settings) -> Finding:
+    """Whether snippets can be run here: what that needs is installed, built, tested, and as it was written."""
+    name = "sandbox"
+    if settings.code == "off":
+        return Finding(name, "ok", "MEMOTURN_CODE is off: no snippet is run")
+    command = missing()
+    if command is not None:
+        return Finding(name, "ok", f"not installed: no snippet is run; `{command}` installs it")
+    guest = GuestFile.fitting(settings.data_dir / "sandbox")
+    try:
+        if not guest.is_tested():
+            return Finding(name, "ok", "not prepared yet: that takes half a minute when the first snippet comes")
+        if not guest.is_intact():
+            advice = "see who else can write there; the next snippet has it built anew"
+            return Finding(name, "warning", "its interpreter is not as it was written, and is not used", advice)
+    except OSError as error:
+        advice = "give this user the right to read and write it, or remove it"
+        return Finding(name, "problem", f"{guest.directory} cannot be read: {error.strerror}", advice)
+    return Finding(name, "ok", "built, and has refused on this machine all that it must")
 
 
 def listening(host: str, port: int) -> Finding:

@@ -77,7 +77,7 @@ def records(text: str | bytes, what: str, check: Callable[[Any], object]) -> lis
         try:
             check(record)
         except ValidationError as error:
-            raise InvalidRequest(f"{where}: {describe(error)}") from None
+            raise InvalidRequest(f"{where}: {describe(error, record)}") from None
         found.append(record)
     return found
 

@@ -52,6 +52,12 @@ class PatternKind(StrEnum):
     ANTI_PATTERN = "anti_pattern"
 
 
+class Preset(StrEnum):
+    RESTRICTIVE = "restrictive"
+    DEFAULT = "default"
+    PERMISSIVE = "permissive"
+
+
 class Applied(StrEnum):
     HELPED = "helped"
     NO_EFFECT = "no_effect"

@@ -50,12 +50,23 @@ def given(flags: Mapping[str, Any]) -> dict[str, Any]:
     """
     found = {name: value for name, value in flags.items() if value is not None}
     for name, value in found.items():
-        try:
-            if isinstance(value, str):
-                value.encode()
-        except UnicodeEncodeError:
-            raise InvalidRequest(f"{name}: is not valid UTF-8") from None
+        _require_text(name, value)
     return found
+
+
+def _require_text(where: str, value: Any) -> None:
+    match value:
+        case str():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                raise InvalidRequest(f"{where}: is not valid UTF-8") from None
+        case Mapping():
+            for name, field in value.items():
+                _require_text(f"{where}.{name}", field)
+        case list():
+            for place, item in enumerate(value):
+                _require_text(f"{where}[{place}]", item)
 
 
 def agree(yes: bool, question: str) -> None:

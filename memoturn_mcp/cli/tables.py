@@ -53,6 +53,10 @@ def _console() -> Console:
     return Console(file=sys.stdout, highlight=False)
 
 
+def terminal_width() -> int:
+    return _console().width
+
+
 def of(name: str, value: Mapping[str, Any]) -> RenderableType:
     """What the operation or command `name` answered, as a person wants to see it."""
     from memoturn_mcp.cli import (  # made of the parts below
@@ -60,10 +64,11 @@ def of(name: str, value: Mapping[str, Any]) -> RenderableType:
         tables_of_data,
         tables_of_episodes,
         tables_of_node,
+        tables_of_patterns,
     )
 
     tables = _TABLES | tables_of_data.TABLES | tables_of_node.TABLES | tables_of_backups.TABLES
-    tables |= tables_of_episodes.TABLES
+    tables |= tables_of_episodes.TABLES | tables_of_patterns.TABLES
     return tables[name](value, SystemAmbient().now_ms())
 
 
@@ -138,7 +143,7 @@ def _hits(hits: list[Any], now: int) -> Table:
     _, type_, topic, score, when = made.columns
     type_.no_wrap = score.no_wrap = True
     # Room for a whole id in the first column comes first, then the topics may have what is left.
-    width = _console().width
+    width = terminal_width()
     when.max_width = _AGE_WIDTH
     others = _ID_WIDTH + max(len(hit["type"]) for hit in hits) + _SCORE_WIDTH + _AGE_WIDTH + 4 * _GAP
     topic.max_width = max(_AGE_WIDTH, width - others)

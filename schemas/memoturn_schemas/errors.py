@@ -213,10 +213,9 @@ _KINDS: dict[tuple[str, int], type[MemoturnError]] = {
 }
 
 
-def raised_elsewhere(message: str, code: str, status: int, retry_after_s: int = 1) -> MemoturnError:
-    """The error that another process raised, from what came over the wire; `Internal` where no kind is so.
-
-    `retry_after_s` matters to `Overloaded` alone.
-    """
-    kind = _KINDS.get((code, status), Internal)
-    return kind(message, retry_after_s=retry_after_s) if issubclass(kind, Overloaded) else kind(message)
+def raised_elsewhere(message: str, code: str, status: int, retry_after_s: int | None = None) -> MemoturnError:
+    """The error that another process raised, from what came over the wire; `Internal` where no kind is so."""
+    error = _KINDS.get((code, status), Internal)(message)
+    if retry_after_s is not None:
+        error.retry_after_s = retry_after_s
+    return error

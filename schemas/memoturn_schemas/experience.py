@@ -126,9 +126,7 @@ class QueryMemoryRequest(RequestModel):
     """A vector of the query, if the client has one."""
     as_of: Moment | None = None
     """The episodes as they stood at this moment."""
-    include: Annotated[list[Part], Field(min_length=1)] = Field(
-        default_factory=lambda: ["episodes", "patterns", "insights"]
-    )
+    include: Annotated[list[Part], Field(min_length=1)] = Field(default_factory=lambda: list(get_args(Part)))
     """Which parts to answer; all three by default."""
 
 

@@ -92,6 +92,15 @@ def test_every_link_between_documents_leads_somewhere():
             assert (document.parent / target).exists(), f"{document.name}: {target}"
 
 
+def test_every_tool_is_listed_with_its_toolset():
+    from memoturn_core.registry import OPERATIONS
+
+    text = (ROOT / "docs" / "surfaces.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `(\w+)` \| (`.*) \|$", text, re.MULTILINE)
+    listed = {(toolset, tool) for toolset, tools in rows for tool in re.findall(r"`(\w+)`", tools)}
+    assert listed == {(operation.toolset, operation.name) for operation in OPERATIONS.values()}
+
+
 def test_every_setting_is_documented():
     from memoturn_mcp import variables
 

@@ -1,10 +1,8 @@
-"""A served node with a sandbox, whose guest is built once for this working tree and kept in its `.cache`."""
+"""A served node with a sandbox."""
 
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,9 +11,8 @@ import pytest
 from contract.live_node import Live, serve
 from memoturn_core.code.sandbox import Sandbox
 from memoturn_storage.ambient import SystemAmbient
+from sandbox.built import built_guest
 from sandbox.snippets import Snippets
-
-CACHE = Path(__file__).parents[2] / ".cache" / "sandbox"
 
 
 @pytest.fixture(autouse=True)
@@ -27,9 +24,7 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="session")
 def guest() -> Path:
-    """The directory with the built guest; building it takes half a minute of CPU time."""
-    subprocess.run([sys.executable, "-m", "memoturn_core.code.build", str(CACHE)], check=True, timeout=300)
-    return CACHE
+    return built_guest()
 
 
 @pytest.fixture(scope="module")

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from memoturn_core.code import guest_file
+from memoturn_core.code.guest_file import GuestFile
 from memoturn_mcp.cli import checks
+from sandbox.built import built_guest
 from surfaces.in_process import InProcess
 from surfaces.shell import NOBODY_LISTENS, Done, RunningNode
 
@@ -40,6 +44,29 @@ def test_doctor_finds_nothing_wrong_where_nothing_is_and_leaves_no_trace(
     for check in ("node", "MEMOTURN_URL"):
         assert re.match(r"Memoturn \S+ with SQLite 3\.\S+ answers at ", found[check]["found"])
     assert not list(node.shell.home.glob(".doctor-*"))
+
+
+def test_doctor_says_whether_snippets_can_be_run_here(here: InProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+    def said(**variables: str) -> tuple[str, str]:
+        check = checks_of(here("doctor", MEMOTURN_LISTEN="127.0.0.1:0", **variables))["sandbox"]
+        return check["status"], check["found"]
+
+    assert said()[1].startswith("not prepared yet")
+    assert not here.home.exists()
+    shutil.copytree(built_guest(), here.home / "sandbox")
+    guest = GuestFile.fitting(here.home / "sandbox")
+    guest.mark_tested([])
+    assert said()[1].startswith("not prepared yet")
+    guest.mark_tested(["it cannot read"])
+    assert said() == ("ok", "built, and has refused on this machine all that it must")
+    assert said(MEMOTURN_CODE="off")[1].startswith("MEMOTURN_CODE is off")
+    guest.compiled.chmod(0o644)
+    assert said()[0] == "warning"
+    guest.stamp.unlink()
+    guest.stamp.mkdir()
+    assert said()[0] == "problem"
+    monkeypatch.setattr(guest_file, "PARTS", ("not_there",))
+    assert "pip install 'memoturn[code]'" in said()[1]
 
 
 def test_doctor_prints_the_entry_that_starts_this_installation_on_these_memories(here: InProcess) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -82,7 +83,8 @@ def test_every_tool_is_described_annotated_and_closed_to_unknown_arguments(tmp_p
     for tool in tools:
         assert tool.title and tool.description and tool.annotations and tool.output_schema
         assert tool.input_schema["additionalProperties"] is False
-        assert "$ref" not in json.dumps([tool.input_schema, tool.output_schema])
+        schemas = json.dumps([tool.input_schema, tool.output_schema])
+        assert [name for name in ("$ref", "$defs", "discriminator") if f'"{name}"' in schemas] == []
         assert tool.annotations.read_only_hint is not None
 
 
@@ -101,6 +103,44 @@ def test_flags_choose_the_tools(tmp_path, flags, expected):
         return {tool.name for tool in (await client.list_tools()).tools}
 
     assert with_client(tmp_path, use, *flags) == expected
+
+
+def test_the_instructions_name_the_tools_that_are_listed_and_no_others(tmp_path):
+    async def use(client: Client):
+        return client.instructions or "", {tool.name for tool in (await client.list_tools()).tools}
+
+    for flags, said in (
+        ([], {"memory_recall", "memory_window", "memory_forget"}),
+        (["--exclude-tools", "memory_forget"], {"memory_recall", "memory_window"}),
+        (["--toolsets", "episodes"], {"query_memory", "create_episode", "add_step", "record_feedback"}),
+        (["--toolsets", "episodes", "--read-only"], set()),
+    ):
+        instructions, listed = with_client(tmp_path, use, *flags)
+        named = set(re.findall(r"\w+", instructions)) & OPERATIONS.keys()
+        assert said <= named <= listed
+
+
+def test_an_agent_records_a_task_and_finds_it_before_the_next_one(tmp_path):
+    async def use(client: Client):
+        async def call(name: str, **arguments: object) -> dict:
+            answer = await client.call_tool(name, arguments)
+            assert not answer.is_error, answer.content
+            return answer.structured_content["result"]
+
+        begun = {"episode_id": (await call("create_episode", task_description="mend the login test"))["episode_id"]}
+        await call("add_step", **begun, tool="pytest", action="run", result={"type": "error", "message": "401"})
+        await call("add_step", **begun, tool="edit", action="freeze time", result={"type": "success", "output": "ok"})
+        done = await call("complete_episode", **begun, outcome={"type": "success", "verdict": "it passes"})
+        found = await call("query_memory", query="the login test fails", fields=["episode_id", "reward.total"])
+        assert found["episodes"] == [{**begun, "reward": {"total": done["reward"]["total"]}}]
+        assert [pattern["pattern_id"] for pattern in found["patterns"]] == done["pattern_ids"]
+        offered = await call("recommend_patterns", task_description="a login test is red")
+        assert offered["recommended"][0].keys() == {"pattern_id", "text", "score", "reasons"}
+        wrong = await client.call_tool("complete_episode", {**begun, "outcome": {"type": "done"}})
+        assert wrong.is_error
+        assert json.loads(wrong.content[0].text)["error"].startswith("outcome: ")
+
+    with_client(tmp_path, use, "--toolsets", "episodes,code")
 
 
 def test_a_tool_that_is_not_listed_cannot_be_called(tmp_path):

@@ -26,10 +26,14 @@ from schemathesis.specs.openapi.checks import (
 
 from contract.access import bearer, closed_node, made
 from contract.live_node import Live, fact, serve
+from examples import examples
+from memoturn_core.code.sandbox import Sandbox
 from memoturn_mcp import openapi
 from memoturn_mcp.routes import all_routes
+from memoturn_storage.ambient import SystemAmbient
+from sandbox.built import built_guest
 
-EXAMPLES = 12
+EXAMPLES = examples(7)
 CHECKS = [
     status_code_conformance,
     content_type_conformance,
@@ -51,6 +55,23 @@ NAMES = {
 }
 """Parts of paths that mean something, as they stand in a path; the first of each is there."""
 VECTOR = [1.0, 0.0]
+UNKNOWN = {
+    "episode_id": f"{'0' * 8}-0000-0000-0000-{'0' * 12}",
+    "pattern_id": f"pat_{'0' * 32}",
+    "recommendation_id": f"rec_{'0' * 32}",
+}
+"""Names of what a node names itself; those that are there are in `Asked.names`."""
+TASK = {"task_description": "mend the login test", "domain": "web-api"}
+EPISODE = {
+    **TASK,
+    "tags": ["login"],
+    "steps": [
+        {"tool": "pytest", "action": "run it", "result": {"type": "error", "message": "AssertionError: 401"}},
+        {"tool": "edit", "action": "freeze the clock", "result": {"type": "success", "output": "ok"}},
+        {"tool": "pytest", "action": "run it", "result": {"type": "success", "output": "1 passed"}},
+    ],
+    "outcome": {"type": "success", "verdict": "it passes", "artifacts": ["test_login.py"]},
+}
 RIGHT: dict[str, dict[str, Any]] = {
     "memory_recall": {"body": {"query": "Rome", "embedding": VECTOR, "include_turns": True}},
     "memory_ingest": {"body": {"memories": [fact("user.city", "Ann lives in Oslo")]}},
@@ -73,10 +94,20 @@ RIGHT: dict[str, dict[str, Any]] = {
     "branch_checkpoint": {"body": {"name": "before"}},
     "branch_rewind": {"body": {"to": "before"}},
     "provision_database": {"body": {"name": "plain"}},
+    "create_episode": {"body": {**TASK, "embedding": VECTOR}},
+    "bulk_episodes": {"body": {"episodes": [EPISODE, TASK]}},
+    "query_memory": {"body": {"query": "login"}},
+    "search_patterns": {"body": {"query": "pytest"}},
+    "decay_patterns": {"body": {"below": 1, "domain": "doomed", "dry_run": False}},
+    "recommend_patterns": {"body": TASK},
+    "recommend_playbook": {"body": TASK},
+    "branch_delete": {"branch": "doomed"},
+    "db_delete": {"db": "doomed"},
+    "execute_code": {"body": {"code": "print(1)\ninput_data", "input": {"a": [None]}}},
 }
 """What makes a request to an operation a right one, where the first of the names do not."""
-DELETES = {"branch_delete": {"branch": "doomed"}, "db_delete": {"db": "doomed"}}
-"""What may be deleted without others missing it."""
+DELETES = {"branch_delete", "db_delete", "delete_episode"}
+"""They are only aimed at what is right to be deleted, for others would miss the rest."""
 UNCONFIGURED = {"memory_ask", "memory_extract"}
 """Without a language model they are 503."""
 NEVER_RIGHT = UNCONFIGURED | {"token_create", "token_create_ns", "token_revoke"}
@@ -96,7 +127,10 @@ class Asked:
 
     live: Live
     http: requests.Session
-    memory_id: str
+    names: dict[str, list[str]]
+    """`NAMES`, and those that the node gave."""
+    right: dict[str, dict[str, Any]]
+    """`RIGHT`, and what is right of what the node named."""
 
     def ask(self, case: Any, operation: str) -> int:
         """The status of an answer that is as it is described."""
@@ -113,12 +147,10 @@ class Asked:
 
     def ask_rightly(self, operation: Any, operation_id: str) -> None:
         """One request that succeeds, so that there is an answer to compare."""
-        name = operation_id.removesuffix("_bare").removesuffix("_in_profile").removesuffix("_in_control")
-        right = RIGHT.get(operation_id) or RIGHT.get(name) or DELETES.get(name, {})
+        name = operation_of(operation_id)
+        right = self.right.get(operation_id) or self.right.get(name, {})
         names = [parameter.name for parameter in operation.path_parameters]
-        path = {each: right.get(each, NAMES[each][0]) for each in names}
-        if name in ("memory_get", "memory_forget"):
-            path["id"] = self.memory_id
+        path = {each: right.get(each, self.names[each][0]) for each in names}
         body = {"body": right["body"], "media_type": media_type(operation)} if "body" in right else {}
         status = self.ask(operation.Case(path_parameters=path, **body), name)
         assert name in NEVER_RIGHT or 200 <= status < 300, f"{operation_id}: {status}"
@@ -137,23 +169,33 @@ class Asked:
             )
             @given(operation.as_strategy(generation_mode=mode), st.data())
             def conforms(case: Any, data: st.DataObject) -> None:
-                aim(case, operation_id, data)
+                self.aim(case, operation_id, data)
                 self.ask(case, operation_id)
 
             conforms()
 
+    def aim(self, case: Any, operation_id: str, data: st.DataObject) -> None:
+        """Have most requests get past their names: one that is wrong hides whatever else is."""
+        for name in case.path_parameters or {}:
+            if data.draw(st.integers(0, 7)):
+                case.path_parameters[name] = data.draw(st.sampled_from(self.names[name]))
+        if operation_of(operation_id) in DELETES:
+            case.path_parameters |= self.right[operation_of(operation_id)]
+        for place, name in (
+            *(("query", "branch"), ("headers", "Memoturn-Branch")),
+            *(("body", "as_of"), ("query", "as_of"), ("body", "dry_run")),
+        ):
+            fields = getattr(case, place)
+            if isinstance(fields, Mapping) and name in fields and data.draw(st.integers(0, 3)):
+                setattr(case, place, {key: value for key, value in fields.items() if key != name})
+        if isinstance(case.body, Mapping):
+            named = case.body.keys() & UNKNOWN.keys()
+            case.body = {**case.body, **{name: data.draw(st.sampled_from(self.names[name])) for name in sorted(named)}}
 
-def aim(case: Any, operation_id: str, data: st.DataObject) -> None:
-    """Have most requests get past their names: one that is wrong hides whatever else is."""
-    for name in case.path_parameters or {}:
-        if data.draw(st.integers(0, 7)):
-            case.path_parameters[name] = data.draw(st.sampled_from(NAMES[name]))
-    if operation_id.startswith(tuple(DELETES)):
-        case.path_parameters |= DELETES[operation_id.removesuffix("_bare").removesuffix("_in_control")]
-    for place, name in (("query", "branch"), ("headers", "Memoturn-Branch"), ("body", "as_of"), ("query", "as_of")):
-        fields = getattr(case, place)
-        if isinstance(fields, Mapping) and name in fields and data.draw(st.integers(0, 3)):
-            setattr(case, place, {key: value for key, value in fields.items() if key != name})
+
+def operation_of(operation_id: str) -> str:
+    """The operation, at whichever of its paths."""
+    return operation_id.removesuffix("_bare").removesuffix("_in_profile").removesuffix("_in_control")
 
 
 def modes(operation: Any) -> list[GenerationMode]:
@@ -185,16 +227,50 @@ def asked(live: Live, headers: dict[str, str]) -> Iterator[Asked]:
     ):
         assert live.http.post(f"{below}/{path}", json=body, headers=headers).is_success
     assert live.http.put(f"{below}/kv/n/kept", content=b"value", headers=headers).is_success
+    memory = {"id": kept.json()["results"][0]["id"]}
+    names, right = learnt(live, headers)
     with requests.Session() as http:
         http.trust_env = False
         http.headers.update(headers)
-        yield Asked(live, http, kept.json()["results"][0]["id"])
+        yield Asked(live, http, NAMES | names, {**RIGHT, "memory_get": memory, "memory_forget": memory, **right})
+
+
+def learnt(live: Live, headers: dict[str, str]) -> tuple[dict[str, list[str]], dict[str, dict[str, Any]]]:
+    """Keep episodes, what was learnt from them and a recommendation: their names, and right requests that use them."""
+
+    def asked(path: str, body: Any = None) -> Any:
+        method = "GET" if body is None else "POST"
+        response = live.http.request(method, f"/v1/memory/acme/alice/{path}", json=body, headers=headers)
+        assert response.is_success, response.text
+        return response.json()
+
+    episodes = [EPISODE, EPISODE, *[TASK] * 5, {**EPISODE, "domain": "doomed"}]
+    done, target, begun, stepped, completed, marked, doomed, _ = asked("episodes/bulk", {"episodes": episodes})[
+        "episode_ids"
+    ]
+    offered = asked("patterns/recommend", TASK)
+    pattern = offered["recommended"][0]["pattern_id"]
+    named = {"episode_id": done, "pattern_id": pattern, "recommendation_id": offered["recommendation_id"]}
+    names = {name: [there, UNKNOWN[name]] for name, there in named.items()}
+    names["episode_id"].append(begun)
+    feedback = {"recommendation_id": offered["recommendation_id"]}
+    return names, {
+        "delete_episode": {"episode_id": doomed},
+        "add_step": {"episode_id": stepped, "body": EPISODE["steps"][0]},
+        "complete_episode": {"episode_id": completed, "body": {"outcome": EPISODE["outcome"]}},
+        "checkpoint_episode": {"episode_id": marked, "body": {"note": "half way"}},
+        "episode_tags": {"body": {"add": ["urgent"], "remove": ["login"]}},
+        "episode_relationships": {"body": {"add": [{"target": target, "type": "depends_on", "reason": "it waits"}]}},
+        "resume_from_handoff": {"body": asked(f"episodes/{done}/handoff")},
+        "record_feedback": {"body": {**feedback, "feedback": [{"pattern_id": pattern, "outcome": "helped"}]}},
+    }
 
 
 @pytest.fixture(scope="module")
 def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Asked]:
     """A node without auth."""
     with serve(tmp_path_factory.mktemp("node")) as live, asked(live, {}) as found:
+        live.node.sandbox = Sandbox(built_guest(), SystemAmbient())
         live.http.post("/v1/databases", json={"name": "doomed"})
         yield found
 

@@ -183,8 +183,9 @@ def test_the_owners_error_arrives_as_the_kind_that_it_was(directory: Path, kind:
     run(scenario())
 
 
-def test_an_overloaded_owner_says_when_to_come_back_and_a_former_one_who_owns_it_now(directory: Path) -> None:
+def test_an_owner_says_when_to_come_back_and_a_former_one_who_owns_it_now(directory: Path) -> None:
     raised: list[MemoturnError] = [Overloaded("full", retry_after_s=9), OwnedElsewhere("/a.sock"), OwnedElsewhere("")]
+    raised += [Unavailable("soon", retry_after_s=30), Unavailable("down")]
 
     async def answer(request: PeerRequest) -> Reply:
         raise raised[request.min_txid]
@@ -194,6 +195,10 @@ def test_an_overloaded_owner_says_when_to_come_back_and_a_former_one_who_owns_it
             with pytest.raises(Overloaded) as overloaded:
                 await peers.call(owner.address, REQUEST)
             assert overloaded.value.retry_after_s == 9
+            for number, seconds in ((3, 30), (4, None)):
+                with pytest.raises(Unavailable) as unavailable:
+                    await peers.call(owner.address, replace(REQUEST, min_txid=number))
+                assert unavailable.value.retry_after_s == seconds
             for number, address in ((1, "/a.sock"), (2, "")):
                 with pytest.raises(OwnedElsewhere) as moved:
                     await peers.call(owner.address, replace(REQUEST, min_txid=number))
