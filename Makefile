@@ -40,6 +40,7 @@ bench: $(STAMP)  ## every row beside its bound, measured in the same run
 	$(BIN)/python -m benchmarks.storage --figures
 	$(BIN)/python -m benchmarks.vectors
 	$(BIN)/python -m benchmarks.surfaces
+	$(BIN)/python -m benchmarks.episodes_served
 	$(BIN)/python -m benchmarks.code
 
 simulate: $(STAMP)  ## the storage on a virtual clock with seeded faults: make simulate SEEDS=100000

@@ -21,7 +21,7 @@ from typing import Any
 import apsw
 import numpy as np
 
-from benchmarks import storage, substrate
+from benchmarks import episodes, storage, substrate
 from benchmarks.measure import EVERYWHERE, Row, Texts, raw_database, table, timed
 from memoturn_core.address import Address
 from memoturn_core.caller import LOCAL
@@ -215,6 +215,7 @@ async def measure(directory: Path, *, quick: bool) -> list[Row]:
             rows.append(await bench.recall("recall_10k_common", label, n, f" {EVERYWHERE}"))
         rows.append(await bench.ingest(f"ingest_fact_{label}", label, count, n))
     rows.append(await bench.ingest_batch("1k", max(5, n // 20)))
+    rows += await episodes.rows(bench, quick=quick)
     if not quick:
         await bench.fill("100k", 100_000)
         rows.append(await bench.recall("recall_100k", "100k", 100))

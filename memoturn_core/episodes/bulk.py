@@ -48,6 +48,7 @@ def fill_defaults(arguments: dict[str, Any], source: str | None) -> dict[str, An
     response=BulkEpisodesResponse,
     rest=Rest("POST", "/episodes/bulk", status=201),
     fill_defaults=fill_defaults,
+    durable=True,
 )
 async def bulk_episodes(profile: Profile, request: BulkEpisodesRequest) -> Reply:
     """Keep whole episodes that have a past, at most 100; call it to import what was recorded elsewhere.

@@ -49,6 +49,7 @@ _MANY = 400
     rest=Rest("POST", "/episodes/{episode_id}/complete"),
     idempotent=True,
     conflicts=True,
+    durable=True,
 )
 async def complete_episode(profile: Profile, request: CompleteEpisodeRequest) -> Reply:
     """Say how an episode ended and have it judged and learnt from; call it when the task is done or given up.

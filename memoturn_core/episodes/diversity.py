@@ -28,12 +28,12 @@ def by_vectors(vectors: Vector) -> Likeness:
 
 def by_words(words: Sequence[Set[str]]) -> Likeness:
     """The share of the words of both that both have."""
+    counts = np.array([len(each) for each in words], np.float64)
 
     def likeness(place: int) -> npt.NDArray[np.float64]:
         these = words[place]
         both = np.array([len(these & those) for those in words], np.float64)
-        either = len(these) + np.array([len(those) for those in words], np.float64) - both
-        return np.asarray(both / np.maximum(either, 1.0))
+        return np.asarray(both / np.maximum(counts + counts[place] - both, 1.0))
 
     return likeness
 

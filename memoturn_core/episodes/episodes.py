@@ -42,6 +42,7 @@ def fill_defaults(arguments: dict[str, Any], source: str | None) -> dict[str, An
     response=CreateEpisodeResponse,
     rest=Rest("POST", "/episodes", status=201),
     fill_defaults=fill_defaults,
+    durable=True,
 )
 async def create_episode(profile: Profile, request: CreateEpisodeRequest) -> Reply:
     """Begin to record how a task goes; call it before the first step of a task worth learning from.
@@ -94,6 +95,7 @@ async def get_episode(profile: Profile, request: GetEpisodeRequest) -> Reply:
     destructive=True,
     idempotent=True,
     missing={"deleted": False},
+    durable=True,
 )
 async def delete_episode(profile: Profile, request: DeleteEpisodeRequest) -> Reply:
     """Delete an episode for good, with all that was learnt from it alone; call it when it should not be remembered."""

@@ -12,7 +12,7 @@ from typing import Any, cast
 from memoturn_core.episodes.candidates import Candidate, Candidates, nothing_stored
 from memoturn_core.episodes.choice import COMPARED, chosen
 from memoturn_core.episodes.filters import conditions
-from memoturn_core.episodes.patterns.known import patterns_of_episodes
+from memoturn_core.episodes.patterns.known import strongest_in
 from memoturn_core.episodes.rows import EpisodeRow
 from memoturn_core.memory.recall import query_vector
 from memoturn_core.memory.vectors import behind
@@ -148,14 +148,6 @@ def _projected(value: Mapping[str, Any], tree: _Tree) -> dict[str, Any]:
 def _patterns(snapshot: Snapshot, rows: Sequence[EpisodeRow]) -> list[FoundPattern]:
     """What the episodes are evidence for, the strongest first."""
     ids = {row.rowid: row.episode_id for row in rows}
-    having: dict[int, list[str]] = {}
-    patterns = {}
-    of_episodes = patterns_of_episodes(snapshot, ids)
-    for rowid, episode_id in ids.items():
-        for pattern in of_episodes.get(rowid, ()):
-            patterns[pattern.rowid] = pattern
-            having.setdefault(pattern.rowid, []).append(episode_id)
-    strongest = sorted(patterns.values(), key=lambda each: (-each.strength, -len(having[each.rowid]), each.rowid))
     return [
         FoundPattern(
             pattern_id=each.pattern_id,
@@ -165,9 +157,9 @@ def _patterns(snapshot: Snapshot, rows: Sequence[EpisodeRow]) -> list[FoundPatte
             goes_with=each.goes_with,
             strength=round(each.strength, _DIGITS),
             occurrences=each.occurrences,
-            episode_ids=having[each.rowid],
+            episode_ids=[id_ for rowid, id_ in ids.items() if rowid in having],
         )
-        for each in strongest[:PATTERNS_AT_MOST]
+        for each, having in strongest_in(snapshot, ids, PATTERNS_AT_MOST)
     ]
 
 

@@ -13,7 +13,14 @@ from typing import Any, Literal, cast
 import apsw
 from pydantic_core import from_json
 
-from memoturn_core.episodes.rows import as_text, parse_episode_id, step_number, step_rowid, steps_range
+from memoturn_core.episodes.rows import (
+    as_text,
+    format_episode_id,
+    parse_episode_id,
+    step_number,
+    step_rowid,
+    steps_range,
+)
 from memoturn_core.memory.identity import canonical_json
 from memoturn_core.operations import Reply, Rest, Scope, Target, operation
 from memoturn_core.profiles import Profile
@@ -40,6 +47,7 @@ from memoturn_storage.handle import Transaction
     response=AddStepResponse,
     rest=Rest("POST", "/episodes/{episode_id}/steps", status=201, other_statuses=(200,)),
     conflicts=True,
+    durable=True,
 )
 async def add_step(profile: Profile, request: AddStepRequest) -> Reply:
     """Record one step of an episode and how it went; call it after each tool that was used for the task.
@@ -48,7 +56,7 @@ async def add_step(profile: Profile, request: AddStepRequest) -> Reply:
     """
     prepared = prepare(request, profile.node.ambient.now_ms())
     key = parse_episode_id(request.episode_id)
-    done = await profile.write(lambda transaction: _add(transaction, key, request.episode_id, prepared), create=False)
+    done = await profile.write(lambda transaction: add(transaction, key, prepared), create=False)
     number, count, status = done.value
     answer = AddStepResponse(
         episode_id=request.episode_id, step_number=number, step_count=count, status=status, txid=done.txid
@@ -116,16 +124,14 @@ def insert(connection: apsw.Connection, rowid: int, number: int, step: PreparedS
     )
 
 
-def _add(
-    transaction: Transaction, key: bytes, episode_id: str, step: PreparedStep
-) -> tuple[int, int, Literal["created", "duplicate"]]:
-    """The step's number, how many there are with it, and what became of it."""
+def add(transaction: Transaction, key: bytes, step: PreparedStep) -> tuple[int, int, Literal["created", "duplicate"]]:
+    """The step's number, how many there are with it, and what became of it; `key` is the episode's id."""
     connection = transaction.connection
     row: Any = connection.execute(
         "SELECT rowid, octet_length(description), outcome FROM __memoturn_episodes WHERE id = ?", (key,)
     ).fetchone()
     if row is None:
-        raise NotFound(f"there is no episode {episode_id}")
+        raise NotFound(f"there is no episode {format_episode_id(key)}")
     rowid, described, outcome = row
     found: Any = connection.execute(
         "SELECT count(*), coalesce(sum(size), 0), coalesce(max(rowid), 0) FROM __memoturn_episode_steps"
@@ -138,7 +144,7 @@ def _add(
     if number <= highest and _is_there(connection, rowid, number, step):
         return number, count, "duplicate"
     if outcome is not None:
-        raise Conflict(f"episode {episode_id} is completed and takes no further step")
+        raise Conflict(f"episode {format_episode_id(key)} is completed and takes no further step")
     require_room(count + 1, number, described + size + step.size)
     insert(connection, rowid, number, step)
     return number, count + 1, "created"

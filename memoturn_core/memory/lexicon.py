@@ -55,7 +55,7 @@ class Posting:
     def put(self, place: int, count: int) -> None:
         """How often the word occurs at a place from now on, which may be not at all."""
         size = self._size
-        at = int(np.searchsorted(self.places, place))
+        at = int(self.places.searchsorted(place))
         there = at < size and self._places[at] == place
         if there and count:
             self._counts[at] = count
@@ -151,7 +151,7 @@ class Lexicon:
 
     def places(self, rowids: Sequence[int] | Ints) -> Places:
         """Of rows that are here."""
-        return np.searchsorted(self.rowids, np.asarray(rowids, np.int64))
+        return self.rowids.searchsorted(np.asarray(rowids, np.int64))
 
     # --- words -----------------------------------------------------------------------------------
 
@@ -188,8 +188,7 @@ class Lexicon:
         if self.count and rowid <= self._rowids[self.count - 1]:
             return False
         self._put(rowid, session, length, asks)
-        for stem, times in Counter(stems).items():
-            self._occurs(stem, self.count - 1, times)
+        self._occur(self.count - 1, {}, Counter(stems))
         return True
 
     def replace(self, rowid: int, length: int, asks: bool, before: Sequence[str], after: Sequence[str]) -> None:
@@ -200,10 +199,7 @@ class Lexicon:
         self._total_length += length - self._lengths[place]
         self._lengths[place] = length
         self._asking[place] = asks
-        had, has = Counter(before), Counter(after)
-        for stem in had.keys() | has.keys():
-            if had[stem] != has[stem]:
-                self._occurs(stem, place, has[stem])
+        self._occur(place, Counter(before), Counter(after))
 
     def remove(self, rowid: int) -> None:
         place = self._living(rowid)
@@ -226,17 +222,19 @@ class Lexicon:
             for posting in self._postings.values():
                 posting.cut(self.count)
 
-    def _occurs(self, stem: str, place: int, times: int) -> None:
-        """Kept for a word that was asked for; the others are read when they are."""
-        posting = self._postings.get(stem)
-        if posting is not None:
-            self._postings_bytes -= posting.nbytes
-            posting.put(place, times)
-            self._postings_bytes += posting.nbytes
+    def _occur(self, place: int, before: Mapping[str, int], after: Mapping[str, int]) -> None:
+        """How often a row had words, and has; kept for those that were asked for, and read of others when they are."""
+        for stem in self._postings.keys() & (before.keys() | after.keys()):
+            times = after.get(stem, 0)
+            if times != before.get(stem, 0):
+                posting = self._postings[stem]
+                self._postings_bytes -= posting.nbytes
+                posting.put(place, times)
+                self._postings_bytes += posting.nbytes
 
     def _living(self, rowid: int) -> int | None:
         """The place of a row, or None where there is no such row."""
-        place = int(np.searchsorted(self.rowids, rowid))
+        place = int(self.rowids.searchsorted(rowid))
         return place if place < self.count and self._rowids[place] == rowid and self._alive[place] else None
 
     def _put(self, rowid: int, session: str | None, length: int, asks: bool) -> None:

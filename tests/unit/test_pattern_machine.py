@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from memoturn_core.episodes.experience import Experience
 from memoturn_core.episodes.patterns import evidence
 from memoturn_core.episodes.patterns.extraction import Candidate, candidates
-from memoturn_core.episodes.patterns.known import Known, PatternIndex, patterns_of, patterns_of_episodes
+from memoturn_core.episodes.patterns.known import Known, PatternIndex, patterns_of, strongest_in
 from memoturn_core.episodes.patterns.pattern import format_pattern_id
 from memoturn_core.episodes.patterns.strength import HALF_LIFE_MS, of_episode, of_feedback, strength
 from memoturn_core.tables import SCHEMA
@@ -314,10 +314,12 @@ class Patterns(RuleBasedStateMachine):
                     heard = Counter(each[0] for (id_, _), each in self.feedback.items() if id_ == pattern.id)
                     assert pattern.feedback == heard
                     assert pattern.strength == pytest.approx(self.strength(pattern.id, episodes), abs=1e-9)
-            by_episode = patterns_of_episodes(snapshot, self.episodes)
-            assert {episode: {each.id for each in held} for episode, held in by_episode.items()} == {
-                episode: {id_ for id_ in promoted if episode in promoted[id_]} for episode in self.episodes
+            strongest = strongest_in(snapshot, self.episodes, len(promoted) + 1)
+            assert {pattern.id: having for pattern, having in strongest} == {
+                id_: set(episodes) for id_, episodes in promoted.items()
             }
+            order = [(-pattern.strength, -len(having), pattern.rowid) for pattern, having in strongest]
+            assert order == sorted(order)
             self.rows_are_what_is_spoken_for(snapshot, having)
 
         self.read(work)

@@ -136,7 +136,7 @@ def test_the_best_are_those_that_scoring_everything_would_find(given_episodes, s
     task = Task("debugging", "web", None, None, frozenset())
     for avoid in (False, True):
         ranking = Ranking(snapshot, task, similar)
-        everything = [ranking._scored(place) for place in range(len(ranking.patterns))]
+        everything = [ranking._scored(each.place) for each in ranking.known.all_promoted()]
         wanted = [each for each in everything if (each.pattern.goes_with == "failure") == avoid]
         wanted.sort(key=lambda each: each.order())
         assert [each.order() for each in ranking.best(avoid=avoid)] == [each.order() for each in wanted]

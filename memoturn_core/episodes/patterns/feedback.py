@@ -16,7 +16,6 @@ from memoturn_core.episodes.patterns import evidence, offers
 from memoturn_core.episodes.patterns.known import PatternIndex
 from memoturn_core.episodes.patterns.offers import Recommendation, episode_named
 from memoturn_core.episodes.patterns.pattern import format_pattern_id, parse_pattern_id
-from memoturn_core.episodes.patterns.ranking import Columns
 from memoturn_core.episodes.rows import EpisodeRow
 from memoturn_core.operations import Reply, Rest, Scope, Target, operation
 from memoturn_core.profiles import Profile
@@ -133,7 +132,6 @@ def _keep(
 def _count(transaction: Transaction, patterns: Collection[int]) -> None:
     """Have what is kept in memory know what was said of these."""
     evidence.judged(transaction, patterns)
-    Columns.judged(transaction)
 
 
 def _tell(transaction: Transaction, told: Mapping[int, Mapping[str, AppliedPattern | None]]) -> dict[int, str]:

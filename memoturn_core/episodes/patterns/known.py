@@ -11,7 +11,6 @@ from __future__ import annotations
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from itertools import compress
 from typing import Any, Literal, NamedTuple, get_args
 
 import apsw
@@ -33,8 +32,12 @@ _SUCCEEDED: frozenset[OutcomeType] = frozenset({"success", "partial_success"})
 _TASK_TYPES: tuple[TaskType, ...] = get_args(TaskType)
 _TASK_TYPE = {task_type: number for number, task_type in enumerate(_TASK_TYPES)}
 
+_KINDS: tuple[PatternKind, ...] = get_args(PatternKind)
+_KIND = {kind: number for number, kind in enumerate(_KINDS)}
+
 _ROWIDS = np.dtype("<i4")
 """How an episode's evidence holds the rowids of its patterns."""
+_NOBODY = -1
 
 Ints = NDArray[np.int64]
 Flags = NDArray[np.bool_]
@@ -72,14 +75,31 @@ def patterns_of(
     return list(found)
 
 
-def patterns_of_episodes(snapshot: Snapshot, episodes: Iterable[int]) -> dict[int, list[Pattern]]:
-    """By the rowids of those episodes that were learnt from, what is promoted of what they have."""
+def strongest_in(snapshot: Snapshot, episodes: Iterable[int], count: int) -> list[tuple[Pattern, set[int]]]:
+    """The strongest of what is promoted of what these episodes have, each with those of them that have it.
+
+    Of equally strong ones those come first that more of the episodes have, and then the older.
+    """
     known = PatternIndex.of(snapshot)
-    rows: Any = snapshot.connection.execute(
+    held = {episode: known.places(rowids) for episode, rowids in evidence_of(snapshot.connection, episodes)}
+    places, times = np.unique(np.concatenate([known.places(()), *held.values()]), return_counts=True)
+    promoted = known.are_promoted[places]
+    places, times = places[promoted], times[promoted]
+    first = places[np.lexsort((places, -times, -known.strengths[places]))[:count]]
+    having = {episode: set(of_episode.tolist()) for episode, of_episode in held.items()}
+    return [
+        (known.pattern(place), {episode for episode, of_episode in having.items() if place in of_episode})
+        for place in first.tolist()
+    ]
+
+
+def evidence_of(connection: apsw.Connection, episodes: Iterable[int]) -> list[tuple[int, Ints]]:
+    """Those of the episodes that were learnt from, with the rowids of all patterns that they have."""
+    rows: Any = connection.execute(
         "SELECT episode, patterns FROM __memoturn_pattern_evidence WHERE episode IN carray(?)",
-        (apsw.carray(array("q", [-1, *episodes])),),
+        (apsw.carray(array("q", [_NOBODY, *episodes])),),
     )
-    return {episode: [each for each in known.of_rowids(unpacked(held)) if each.promoted] for episode, held in rows}
+    return [(episode, np.frombuffer(held, _ROWIDS).astype(np.int64)) for episode, held in rows]
 
 
 def unpacked(rowids: bytes) -> list[int]:
@@ -145,6 +165,7 @@ class PatternIndex:
         self._known = None
 
 
+_TIMES = np.iinfo(np.int64)
 _OCCURRENCES, _SUCCESSES, _FAILURES, _FIRST, _LAST, _TYPES = range(6)
 """The columns of what is counted; from the last on there is one for each task type."""
 _WON, _LOST, _ALL, _SAID_FOR, _SAID = range(5)
@@ -163,46 +184,52 @@ class Known:
         ).fetchall()
         self.seen: dict[int, Seen] = {episode: Seen(*seen) for episode, _, *seen in evidence}
         """The episodes that were learnt from, by rowid."""
-        self._since = now
-        self._as_of: int | None = None
-        self._strengths: list[float] = []
-        self._promoted: list[bool] | None = None
-        self._all_promoted: list[Pattern] | None = None
-        self._patterns: list[Pattern] = []
-        self._of_rowid: dict[int, Pattern] = {}
-        self._of_id: dict[bytes, Pattern] = {}
+        self._since = self._now = now
+        self._rows: list[PatternRow] = []
+        self._patterns: dict[int, Pattern] = {}
+        """By place; those that somebody asked for."""
+        self._of_id: dict[bytes, int] = {}
         self._feedback: dict[int, Counter[Applied]] = {}
-        self._counts: Ints = np.zeros((0, _TYPES + len(_TASK_TYPES)), np.int64)
-        self._weights: Floats = np.zeros((0, 5))
+        self._domains: dict[str, int] = {}
+        self._rowid: Ints = np.zeros(0, np.int64)
+        self._domain: Ints = np.zeros(0, np.int64)
+        self._kind: Ints = np.zeros(0, np.int64)
         self._needs: Ints = np.zeros(0, np.int64)
-        self._anti: Flags = np.zeros(0, np.bool_)
-        self._context: Flags = np.zeros(0, np.bool_)
+        self._counts: Ints = np.zeros((0, _TYPES + len(_TASK_TYPES)), np.int64, order="F")  # read by columns
+        self._weights: Floats = np.zeros((0, 5), order="F")
+        # Worked out when they are asked for, and until something changes:
+        self._strengths: Floats | None = None
+        self._are_promoted: Flags | None = None
+        self._are_failing: Flags | None = None
+        self._all_promoted: list[Pattern] | None = None
         self._enter(rows)
         self._count(evidence)
         self._hear(connection)
 
     def _enter(self, rows: Sequence[PatternRow]) -> None:
-        for place, row in enumerate(rows, start=len(self._patterns)):
-            pattern = Pattern(self, place, row)
-            self._patterns.append(pattern)
-            self._of_rowid[pattern.rowid] = self._of_id[pattern.id] = pattern
-        missing = len(self._patterns) - len(self._needs)
+        if not rows:
+            return
+        new = slice(len(self._rows), len(self._rows) + len(rows))
+        self._rows += rows
+        missing = len(self._rows) - len(self._needs)
         if missing > 0:
             room = missing + len(self._needs) // 2
-            for name in ("_counts", "_weights", "_needs", "_anti", "_context"):
+            for name in ("_rowid", "_domain", "_kind", "_needs", "_counts", "_weights"):
                 held = getattr(self, name)
-                setattr(self, name, np.concatenate([held, np.zeros((room, *held.shape[1:]), held.dtype)]))
-        new = slice(len(self._patterns) - len(rows), len(self._patterns))
-        self._needs[new] = [needs for *_, needs, _ in rows]
-        self._anti[new] = [pattern.kind == "anti_pattern" for pattern in self._patterns[new]]
-        self._context[new] = [pattern.kind == "context_pattern" for pattern in self._patterns[new]]
+                setattr(self, name, np.concatenate([held, np.zeros((room, *held.shape[1:]), held.dtype, "F")]))
+        rowids, ids, kinds, domains, _, needs, _ = zip(*rows, strict=True)
+        self._of_id.update(zip(ids, range(new.start, new.stop), strict=True))
+        self._rowid[new], self._needs[new] = rowids, needs
+        self._kind[new] = [_KIND[kind] for kind in kinds]
+        self._domain[new] = [self._domains.setdefault(domain, len(self._domains)) for domain in domains]
+        self._counts[new, _FIRST], self._counts[new, _LAST] = _TIMES.max, _TIMES.min
 
     def _count(self, evidence: Sequence[tuple[Any, ...]]) -> None:
         """What `_add` would come to for each episode, for all at once."""
-        count = len(self._patterns)
+        count = len(self._rows)
         held = np.frombuffer(b"".join(patterns for _, patterns, *_ in evidence), _ROWIDS)
         which = np.repeat(np.arange(len(evidence)), [len(patterns) // _ROWIDS.itemsize for _, patterns, *_ in evidence])
-        places = np.searchsorted(np.fromiter(self._of_rowid, np.int64, count), held)
+        places = self.places(held)
         order = np.argsort(places, kind="stable")
         places, which = places[order], which[order]
         # Of each pattern, where its episodes are in those of all; what comes later is beside.
@@ -238,49 +265,95 @@ class Known:
     @property
     def nbytes(self) -> int:
         episodes = len(self._episodes) + sum(map(len, self._later.values()))
-        return _PATTERN_BYTES * len(self._patterns) + _EPISODE_BYTES * len(self.seen) + 8 * episodes
+        return _PATTERN_BYTES * len(self._rows) + _EPISODE_BYTES * len(self.seen) + 8 * episodes
 
     # --- reading ---------------------------------------------------------------------------------
 
     def all_promoted(self, task_type: TaskType | None = None) -> list[Pattern]:
         """In the order in which they were entered; of a task type, what was seen in such tasks at all."""
-        found = self._patterns
         if task_type is not None:
-            seen = self._counts[: len(found), _TYPES + _TASK_TYPE[task_type]] > 0
-            return list(compress(found, (seen & np.array(self._are_promoted(), np.bool_)).tolist()))
+            return self._at(self.are_promoted & self.seen_in(task_type))
         if self._all_promoted is None:
-            self._all_promoted = list(compress(found, self._are_promoted()))
+            self._all_promoted = self._at(self.are_promoted)
         return self._all_promoted
 
     def of_rowids(self, rowids: Iterable[int]) -> list[Pattern]:
-        return [self._of_rowid[rowid] for rowid in rowids]
+        return [self.pattern(place) for place in self.places(list(rowids)).tolist()]
 
     def of_id(self, id_: bytes) -> Pattern | None:
-        return self._of_id.get(id_)
+        place = self._of_id.get(id_)
+        return None if place is None else self.pattern(place)
+
+    def pattern(self, place: int) -> Pattern:
+        found = self._patterns.get(place)
+        if found is None:
+            found = self._patterns[place] = Pattern(self, place, self._rows[place])
+        return found
+
+    def places(self, rowids: Any) -> Ints:
+        """Of patterns that are here."""
+        return self._rowid[: len(self._rows)].searchsorted(np.asarray(rowids, np.int64))
 
     def weigh(self, now: int) -> None:
         """Have the strengths be those of this time."""
-        if self._as_of != now:
-            self._strengths = self._strengths_when(float(faded(now - self._since)))
-            self._as_of = now
+        if self._now != now:
+            self._now, self._strengths = now, None
+
+    # By place:
+
+    @property
+    def strengths(self) -> Floats:
+        if self._strengths is None:
+            self._strengths = self._strengths_when(float(faded(self._now - self._since)))
+        return self._strengths
+
+    @property
+    def are_promoted(self) -> Flags:
+        if self._are_promoted is None:
+            counts = self._counts[: len(self._rows)]
+            enough = counts[:, _OCCURRENCES] >= self._needs[: len(counts)]
+            self._are_promoted = enough & ((counts[:, _FAILURES] > 0) | ~self.of_kinds(["anti_pattern"]))
+        return self._are_promoted
+
+    @property
+    def are_failing(self) -> Flags:
+        """Which go with failure."""
+        if self._are_failing is None:
+            counts = self._counts[: len(self._rows)]
+            more = counts[:, _FAILURES] > counts[:, _SUCCESSES]
+            self._are_failing = self.of_kinds(["anti_pattern"]) | (self.of_kinds(["context_pattern"]) & more)
+        return self._are_failing
+
+    def of_kinds(self, kinds: Iterable[PatternKind]) -> Flags:
+        wanted = np.zeros(len(_KINDS), np.bool_)
+        wanted[[_KIND[kind] for kind in kinds]] = True
+        return wanted[self._kind[: len(self._rows)]]
+
+    def of_domain(self, domain: str | None) -> Flags:
+        return np.asarray(self._domain[: len(self._rows)] == self._domains.get(domain or "", _NOBODY))
+
+    def seen_in(self, task_type: TaskType) -> Flags:
+        return np.asarray(self._counts[: len(self._rows), _TYPES + _TASK_TYPE[task_type]] > 0)
 
     # As a `Ledger`:
 
     def strength(self, place: int) -> float:
-        return self._strengths[place]
+        return float(self.strengths[place])
 
     def undecayed(self, place: int) -> float:
         """What the strength would be if nothing had faded."""
         standing = self.standing(place)
         trials = [of_feedback(outcome, 0) for outcome in self.feedback(place).elements()]
-        won = (standing.failures if self._fails(place) else standing.successes) + sum(trial.won for trial in trials)
+        won = (standing.failures if self.are_failing[place] else standing.successes) + sum(
+            trial.won for trial in trials
+        )
         return float(lower_bound(won, standing.occurrences + sum(trial.weight for trial in trials)))
 
     def promoted(self, place: int) -> bool:
-        return self._are_promoted()[place]
+        return bool(self.are_promoted[place])
 
     def goes_with(self, place: int) -> Literal["success", "failure"]:
-        return "failure" if self._fails(place) else "success"
+        return "failure" if self.are_failing[place] else "success"
 
     def occurrences(self, place: int) -> int:
         return int(self._counts[place, _OCCURRENCES])
@@ -302,26 +375,13 @@ class Known:
             earlier = self._episodes[self._starts[place] : self._starts[place + 1]].tolist()
         return earlier + self._later.get(place, [])
 
-    def _are_promoted(self) -> list[bool]:
-        """By place."""
-        if self._promoted is None:
-            counts = self._counts[: len(self._patterns)]
-            enough = counts[:, _OCCURRENCES] >= self._needs[: len(counts)]
-            found: list[bool] = (enough & ((counts[:, _FAILURES] > 0) | ~self._anti[: len(counts)])).tolist()
-            self._promoted = found
-        return self._promoted
+    def _at(self, places: Flags) -> list[Pattern]:
+        return [self.pattern(place) for place in np.flatnonzero(places).tolist()]
 
-    def _fails(self, place: int) -> bool:
-        counts = self._counts[place]
-        return bool(self._anti[place] or (self._context[place] and counts[_FAILURES] > counts[_SUCCESSES]))
-
-    def _strengths_when(self, fading: float) -> list[float]:
-        count = len(self._patterns)
-        counts, weights = self._counts[:count], self._weights[:count] * fading
-        fails = self._anti[:count] | (self._context[:count] & (counts[:, _FAILURES] > counts[:, _SUCCESSES]))
-        won = np.where(fails, weights[:, _LOST], weights[:, _WON]) + weights[:, _SAID_FOR]
-        found: list[float] = lower_bound(won, weights[:, _ALL] + weights[:, _SAID]).tolist()
-        return found
+    def _strengths_when(self, fading: float) -> Floats:
+        weights = self._weights[: len(self._rows)]
+        won = np.where(self.are_failing, weights[:, _LOST], weights[:, _WON]) + weights[:, _SAID_FOR]
+        return lower_bound(won * fading, (weights[:, _ALL] + weights[:, _SAID]) * fading)
 
     # --- kept in step ----------------------------------------------------------------------------
 
@@ -330,34 +390,32 @@ class Known:
     ) -> None:
         self._enter(made)
         self.seen[episode] = seen
-        for rowid, first in earlier.items():
-            self._add([rowid], first)
-        self._add(patterns, episode)
-        self._as_of = self._promoted = self._all_promoted = None
+        self._add([*earlier, *patterns], [*earlier.values(), *[episode] * len(patterns)])
+        self._strengths = self._are_promoted = self._are_failing = self._all_promoted = None
 
     def judge(self, rowid: int, said: Sequence[tuple[Applied, int]]) -> None:
-        place = self._of_rowid[rowid].place
+        place = int(self.places(rowid))
         self._feedback[place] = Counter(outcome for outcome, _ in said)
         trials = [of_feedback(*each) for each in said]
         weights = [float(faded(self._since - trial.at)) for trial in trials]
         self._weights[place, _SAID_FOR] = sum(trial.won * w for trial, w in zip(trials, weights, strict=True))
         self._weights[place, _SAID] = sum(trial.weight * w for trial, w in zip(trials, weights, strict=True))
-        self._as_of = None
+        self._strengths = None
 
-    def _add(self, rowids: Sequence[int], episode: int) -> None:
-        """One more episode that has these patterns, each named once."""
-        seen = self.seen[episode]
-        places = np.array([self._of_rowid[rowid].place for rowid in rowids], np.int64)
-        counts = self._counts[places]
-        new = counts[:, _OCCURRENCES] == 0
-        counts[:, _FIRST] = np.where(new, seen.at, np.minimum(counts[:, _FIRST], seen.at))
-        counts[:, _LAST] = np.where(new, seen.at, np.maximum(counts[:, _LAST], seen.at))
-        counts[:, [_OCCURRENCES, _TYPES + _TASK_TYPE[seen.task_type]]] += 1
-        weight = float(faded(self._since - seen.at))
-        self._weights[places, _ALL] += weight
-        if seen.won or seen.lost:
-            counts[:, _SUCCESSES if seen.won else _FAILURES] += 1
-            self._weights[places, _WON if seen.won else _LOST] += weight
-        self._counts[places] = counts
-        for place in places.tolist():
+    def _add(self, rowids: Sequence[int], episodes: Sequence[int]) -> None:
+        """Pairs of a pattern and one more episode that has it."""
+        seen, places = [self.seen[episode] for episode in episodes], self.places(rowids)
+        at = np.array([each.at for each in seen], np.int64)
+        won = np.array([each.won for each in seen], np.bool_)
+        lost = np.array([each.lost for each in seen], np.bool_)
+        types = np.array([_TYPES + _TASK_TYPE[each.task_type] for each in seen], np.int64)
+        np.minimum.at(self._counts[:, _FIRST], places, at)
+        np.maximum.at(self._counts[:, _LAST], places, at)
+        for column, more in ((_OCCURRENCES, 1), (_SUCCESSES, won), (_FAILURES, lost)):
+            np.add.at(self._counts[:, column], places, more)
+        np.add.at(self._counts, (places, types), 1)
+        weights = faded(self._since - at.astype(np.float64))
+        for column, more in ((_ALL, weights), (_WON, weights * won), (_LOST, weights * lost)):
+            np.add.at(self._weights[:, column], places, more)
+        for place, episode in zip(places.tolist(), episodes, strict=True):
             self._later[place].append(episode)

@@ -6,8 +6,7 @@ scored in that order until no other can be among the best. Called by `recommend`
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any, Self
@@ -26,13 +25,13 @@ from memoturn_core.episodes.patterns.fit import (
     shares,
     worth,
 )
-from memoturn_core.episodes.patterns.known import Flags, Ints, Known, PatternIndex, unpacked
+from memoturn_core.episodes.patterns.known import Ints, PatternIndex, evidence_of
 from memoturn_core.episodes.patterns.pattern import Pattern
 from memoturn_core.episodes.patterns.strength import Floats
 from memoturn_core.memory.rows import bound
 from memoturn_schemas.patterns import PatternKind
 from memoturn_schemas.recommendations import Feature, Part
-from memoturn_storage.handle import Snapshot, Transaction
+from memoturn_storage.handle import Snapshot
 
 SIMILAR = 20
 """Episodes that count as similar to a task at most."""
@@ -44,8 +43,6 @@ NEARLY = 0.5
 
 _SEQUENCES: frozenset[PatternKind] = frozenset({"tool_sequence", "anti_pattern"})
 _AT_FIRST = 32
-_STRENGTHS_KEPT_MS = 3_600_000
-_NOBODY = -1
 _ROUNDING = 1e-9
 """So that a ceiling is above the score that it is a sum of, however floats round."""
 
@@ -69,67 +66,6 @@ class Scored:
         return -round(self.score + more, 9), -len(self.pattern.tools), self.pattern.rowid
 
 
-class Columns:
-    """What is the same of the promoted patterns for some time, as arrays in their order.
-
-    Of one `Known` there are only ever more of them, so that their number tells whether these are all. `judged` is for
-    whoever changes feedback.
-    """
-
-    def __init__(self) -> None:
-        self._of: Callable[[], Known | None] = lambda: None
-        self.places: Ints = np.empty(0, np.int64)
-        self.warnings: Flags = np.empty(0, np.bool_)
-        self.contexts: Flags = np.empty(0, np.bool_)
-        self._domains: Ints = np.empty(0, np.int64)
-        self._domain: dict[str, int] = {}
-        self._strengths: Floats = np.empty(0)
-        self._episodes = -1
-        self._as_of = 0
-
-    @classmethod
-    def of(cls, snapshot: Snapshot, known: Known) -> Self:
-        columns: Self = snapshot.cached(cls, lambda _: cls())
-        promoted = known.all_promoted()
-        if columns._of() is not known or len(columns.places) != len(promoted):
-            columns._read(known, promoted)
-        now = snapshot.ambient.now_ms()
-        if columns._episodes != len(known.seen) or not 0 <= now - columns._as_of <= _STRENGTHS_KEPT_MS:
-            columns._weigh(known, now)
-        return columns
-
-    @classmethod
-    def judged(cls, transaction: Transaction) -> None:
-        transaction.maintain(cls, cls._let_go_of_strengths)
-
-    def of_domain(self, domain: str | None) -> Flags:
-        return np.asarray(self._domains == self._domain.get(domain or "", -1))
-
-    @property
-    def strengths(self) -> Floats:
-        """What no strength is above: until more is known, they only fade."""
-        return self._strengths
-
-    def _read(self, known: Known, promoted: Sequence[Pattern]) -> None:
-        # The patterns are not kept alive by this: `known` has a budget.
-        self._of = weakref.ref(known)
-        self.places = np.array([each.place for each in promoted], np.int64)
-        self.warnings = np.array([each.kind == "anti_pattern" for each in promoted], np.bool_)
-        self.contexts = np.array([each.kind == "context_pattern" for each in promoted], np.bool_)
-        self._domain = {}
-        domains = [self._domain.setdefault(each.domain, len(self._domain)) for each in promoted]
-        self._domains = np.array(domains, np.int64)
-        self._let_go_of_strengths()
-
-    def _weigh(self, known: Known, now: int) -> None:
-        places = self.places.tolist()
-        self._strengths = np.fromiter(map(known.strength, places), np.float64, len(places))
-        self._episodes, self._as_of = len(known.seen), now
-
-    def _let_go_of_strengths(self) -> None:
-        self._episodes = -1
-
-
 class Ranking:
     """The patterns of one state, for one task; it is of use for the length of the job.
 
@@ -142,23 +78,26 @@ class Ranking:
         self, snapshot: Snapshot, task: Task, similar: Sequence[tuple[int, float]], only: Collection[Feature] = ()
     ) -> None:
         self.known = PatternIndex.of(snapshot)
-        self.patterns = self.known.all_promoted()
-        self._columns = Columns.of(snapshot, self.known)
         self._connection = snapshot.connection
         self._task = task
         self._labels: dict[int, Labels] = {}
         self._labels_weight = sum(WEIGHTS[part] for part in task.labels)
         self._judged: list[Pattern] | None = None
-        self._domain = self._columns.of_domain(task.domain)
+        self._domain = self.known.of_domain(task.domain)
+        self._contexts = self.known.of_kinds(["context_pattern"])
         self._similarity = self._similarities(dict(similar))
         self._most_similar = max((similarity for _, similarity in similar), default=0.0)
-        self._admitted = np.ones(len(self.patterns), np.bool_)
+        self._admitted = self.known.are_promoted
         if "domain" in only:
-            self._admitted &= self._domain
-        if "task_type" in only:
-            such = {each.place for each in self.known.all_promoted(task.task_type)}
-            self._admitted &= np.array([place in such for place in self._columns.places.tolist()], np.bool_)
+            self._admitted = self._admitted & self._domain
+        if "task_type" in only and task.task_type is not None:
+            self._admitted = self._admitted & self.known.seen_in(task.task_type)
         self._ceilings = self._most()
+
+    @property
+    def promoted(self) -> int:
+        """How many patterns there are that count."""
+        return int(self.known.are_promoted.sum())
 
     @property
     def admitted(self) -> int:
@@ -192,9 +131,8 @@ class Ranking:
 
     def best(self, *, avoid: bool, kinds: Collection[PatternKind] | None = None) -> Iterator[Scored]:
         """Best first: those that go with success, or those to `avoid`; of certain kinds, or of all."""
-        # Contexts go with what they were seen with more often, other kinds always with the same.
-        columns = self._columns
-        left = np.flatnonzero(self._admitted & (columns.contexts | (columns.warnings == avoid)))
+        wanted = self._admitted & (self.known.are_failing == avoid)
+        left = np.flatnonzero(wanted if kinds is None else wanted & self.known.of_kinds(kinds))
         ceiling = self._ceilings[left].max(initial=0.0)
         waiting: list[tuple[tuple[float, int, int], bool, Scored]] = []
         size = _AT_FIRST
@@ -202,9 +140,8 @@ class Ranking:
             if len(left) and (not waiting or -waiting[0][0][0] <= ceiling):
                 left, places = _highest(left, self._ceilings, size)
                 for place in places.tolist():
-                    if self._is_wanted(self.patterns[place], kinds, avoid=avoid):
-                        scored = self._scored(place)
-                        heappush(waiting, (scored.order(self._labels_add(scored.pattern)), False, scored))
+                    scored = self._scored(place)
+                    heappush(waiting, (scored.order(self._labels_add(scored.pattern)), False, scored))
                 ceiling = self._ceilings[left].max(initial=-1.0)
                 size *= 2
                 continue
@@ -214,10 +151,6 @@ class Ranking:
             else:
                 whole = self._with_labels(scored)
                 heappush(waiting, (whole.order(), True, whole))
-
-    @staticmethod
-    def _is_wanted(pattern: Pattern, kinds: Collection[PatternKind] | None, *, avoid: bool) -> bool:
-        return (kinds is None or pattern.kind in kinds) and avoid == (pattern.goes_with == "failure")
 
     def _is_judged_by_another(self, pattern: Pattern) -> bool:
         if self._judged is None:
@@ -233,14 +166,13 @@ class Ranking:
     def _most(self) -> Floats:
         """What no score is above, of each pattern."""
         rest = 1 + self._labels_weight + (WEIGHTS["task_type"] if self._task.task_type is not None else 0.0)
-        columns = self._columns
-        strengths = np.where(columns.contexts, CONTEXT_WORTH, 1.0) * columns.strengths
+        strengths = np.where(self._contexts, CONTEXT_WORTH, 1.0) * self.known.strengths
         features = WEIGHTS["similarity"] * self._similarity + WEIGHTS["domain"] * self._domain
         return np.asarray(strengths * (rest + features) / WHOLE + _ROUNDING)
 
     def _scored(self, place: int) -> Scored:
         """Without what its episodes were labelled with."""
-        pattern, task = self.patterns[place], self._task
+        pattern, task = self.known.pattern(place), self._task
         features: dict[Part, float] = {
             "similarity": float(self._similarity[place]),
             "domain": float(self._domain[place]),
@@ -280,22 +212,14 @@ class Ranking:
 
         That is one that failed for what to avoid, and else one that succeeded; for contexts either is.
         """
-        succeeded, failed = np.zeros(len(self.patterns)), np.zeros(len(self.patterns))
-        rows: Any = self._connection.execute(
-            "SELECT episode, patterns FROM __memoturn_pattern_evidence WHERE episode IN carray(?)",
-            (bound([_NOBODY, *similar]),),
-        )
-        for episode, held in rows:
-            seen = self.known.seen[episode]
-            found = succeeded if seen.won else failed
-            promoted = [each.place for each in self.known.of_rowids(unpacked(held)) if each.promoted]
-            places = np.searchsorted(self._columns.places, promoted)
+        succeeded, failed = np.zeros(len(self._domain)), np.zeros(len(self._domain))
+        for episode, rowids in evidence_of(self._connection, similar):
+            seen, places = self.known.seen[episode], self.known.places(rowids)
             if seen.won or seen.lost:
+                found = succeeded if seen.won else failed
                 found[places] = np.maximum(found[places], similar[episode])
-        columns = self._columns
-        return np.asarray(
-            np.where(columns.contexts, np.maximum(succeeded, failed), np.where(columns.warnings, failed, succeeded))
-        )
+        warnings = self.known.of_kinds(["anti_pattern"])
+        return np.where(self._contexts, np.maximum(succeeded, failed), np.where(warnings, failed, succeeded))
 
 
 def _highest(places: Ints, ceilings: Floats, count: int) -> tuple[Ints, Ints]:

@@ -121,13 +121,13 @@ def why_nothing(snapshot: Snapshot, ranking: Ranking, only: Sequence[Feature]) -
     episodes = snapshot.connection.execute("SELECT count(*) FROM __memoturn_pattern_evidence").get
     if not episodes:
         return NOTHING_STORED
-    if not ranking.patterns:
+    if not ranking.promoted:
         return (
             f"{episodes} completed episodes have shown no pattern that counts yet; most count from the second"
             " episode on that has them"
         )
     if not ranking.admitted:
-        return f"none of {len(ranking.patterns)} patterns was learnt from such work; {' and '.join(only)} left them out"
+        return f"none of {ranking.promoted} patterns was learnt from such work; {' and '.join(only)} left them out"
     return f"nothing speaks for any of {ranking.admitted} patterns: they were seen where tasks failed"
 
 

@@ -20,6 +20,7 @@ from memoturn_schemas.episodes import Applied
 Floats = NDArray[np.float64]
 
 Z = 1.96
+_TINY = np.finfo(np.float64).tiny
 HALF_LIFE_MS = 30 * 24 * 3_600_000
 
 _SAID: dict[Applied, tuple[float, float]] = {
@@ -68,6 +69,6 @@ def lower_bound(won: Any, trials: Any) -> Floats:
     won, trials = np.asarray(won, np.float64), np.asarray(trials, np.float64)
     lost = np.maximum(trials - won, 0.0)
     square = Z * Z
-    variance = np.divide(won * lost, trials, out=np.zeros(np.shape(trials)), where=trials > 0)
+    variance = won * lost / np.maximum(trials, _TINY)
     bound = (won + square / 2 - Z * np.sqrt(variance + square / 4)) / (trials + square)
-    return np.where(won > 0, np.clip(bound, 0.0, 1.0), 0.0)
+    return np.asarray(np.clip(bound, 0.0, 1.0) * (won > 0))
