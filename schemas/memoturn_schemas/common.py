@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+)
+from pydantic_core import CoreSchema, core_schema
 
 CONTENT_DEPTH = 100
 """Levels of nesting at most in a JSON value."""
@@ -60,6 +70,25 @@ Embedding = Annotated[
 
 def _clamp(value: int) -> int:
     return max(1, min(value, 1_000))
+
+
+@dataclass(frozen=True)
+class Shaped:
+    """Metadata of a text that a pattern describes as a whole; errors say `what` it should be."""
+
+    pattern: str
+    what: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(self._checked, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> dict[str, Any]:
+        return {**handler(schema), "pattern": f"^(?:{self.pattern})$"}
+
+    def _checked(self, value: str) -> str:
+        if re.fullmatch(self.pattern, value) is None:
+            raise ValueError(f"should be {self.what}")
+        return value
 
 
 UnixMs = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, NotRequired, Self
 
-from pydantic import AfterValidator, ConfigDict, Field, model_validator, with_config
+from pydantic import ConfigDict, Field, model_validator, with_config
 from typing_extensions import TypedDict
 
-from memoturn_schemas.common import Count, RequestModel
+from memoturn_schemas.common import Count, RequestModel, Shaped
 from memoturn_schemas.episodes import (
     STEP_NUMBER,
     STEPS,
@@ -26,6 +26,7 @@ from memoturn_schemas.episodes import (
     Object,
     OutcomeType,
     Tag,
+    Task,
     TaskType,
     Text,
 )
@@ -200,16 +201,10 @@ class CheckpointEpisodeResponse(TypedDict):
 
 # --- handoff -------------------------------------------------------------------------------------
 
-CheckpointId = Annotated[str, Field(pattern="^cp_[0-9a-f]{16}$")]
-PackId = Annotated[str, Field(pattern="^pack_[0-9a-f]{32}$")]
+CheckpointId = Annotated[str, Shaped("cp_[0-9a-f]{16}", "a checkpoint's id, `cp_` and 16 hex digits")]
+PackId = Annotated[str, Shaped("pack_[0-9a-f]{32}", "a pack's id, `pack_` and 32 hex digits")]
 PACKED = 100
 """Entries that a list of a pack may have; what is made has fewer."""
-
-
-def _not_blank(value: str) -> str:
-    if not value.strip():
-        raise ValueError("must not be blank")
-    return value
 
 
 _Number = Annotated[int, Field(ge=1, le=STEP_NUMBER)]
@@ -220,7 +215,7 @@ _strict = with_config(ConfigDict(extra="forbid"))
 class PackedTask(TypedDict):
     """What is to be done, as `create_episode` takes it."""
 
-    task_description: Annotated[Text, AfterValidator(_not_blank)]
+    task_description: Task
     task_type: TaskType
     domain: Name
     language: Name | None

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import from_json
 from typing_extensions import TypedDict
 
-from memoturn_schemas.common import Count, Embedding, RequestModel, UnixMs, check_json
+from memoturn_schemas.common import Count, Embedding, RequestModel, Shaped, UnixMs, check_json
 from memoturn_schemas.moment import Moment
 from memoturn_schemas.names import SessionId
 
@@ -58,10 +58,14 @@ Line = Annotated[str, AfterValidator(_not_blank), _at_most(1_000)]
 """Some words, not blank, at most 1 000 bytes."""
 Text = Annotated[str, _at_most(OBSERVATION_BYTES)]
 """At most 10 000 bytes."""
+Task = Annotated[str, AfterValidator(_not_blank), _at_most(DESCRIPTION_BYTES)]
+"""What is to be done: not blank, at most 10 000 bytes."""
 Name = Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_not_blank)]
 Tag = Annotated[str, Field(min_length=2, max_length=100), AfterValidator(_not_blank)]
 Measure = Annotated[int, Field(ge=0, le=2**63 - 1)]
-EpisodeUuid = Annotated[str, Field(pattern="^[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}$")]
+EpisodeUuid = Annotated[
+    str, Shaped("[0-9a-f]{8}-([0-9a-f]{4}-){3}[0-9a-f]{12}", "an episode's id, as create_episode gave it")
+]
 """As `create_episode` gave it."""
 Object = Annotated[dict[str, Any], AfterValidator(check_json)]
 
@@ -213,7 +217,7 @@ class Episode(TypedDict):
 class NewEpisode(RequestModel):
     """What is known of an episode at its start."""
 
-    task_description: Annotated[str, AfterValidator(_not_blank), _at_most(DESCRIPTION_BYTES)]
+    task_description: Task
     """What is to be done, in the words of who asked; it is what later tasks are compared with."""
     task_type: TaskType = "other"
     """What kind of work it is."""

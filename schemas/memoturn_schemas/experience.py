@@ -21,8 +21,8 @@ from memoturn_schemas.episodes import (
     Name,
     OutcomeType,
     Tag,
+    Task,
     TaskType,
-    Text,
 )
 from memoturn_schemas.memory import Channel
 from memoturn_schemas.moment import Moment
@@ -95,14 +95,8 @@ def _is_path(path: str) -> str:
     return path
 
 
-def _not_blank(value: str) -> str:
-    if not value.strip():
-        raise ValueError("must not be blank")
-    return value
-
-
 class QueryMemoryRequest(RequestModel):
-    query: Annotated[Text, AfterValidator(_not_blank)]
+    query: Task
     """The task at hand, in plain words; at most 10 000 bytes. It is data, never search syntax."""
     domain: Name | None = None
     """Only episodes of this domain."""

@@ -11,14 +11,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from memoturn_schemas.common import Count, RequestModel
+from memoturn_schemas.common import Count, RequestModel, Shaped
 from memoturn_schemas.episodes import Name, OutcomeType, TaskType, Text
 from memoturn_schemas.moment import Moment
 
 PatternKind = Literal["tool_sequence", "decision_point", "error_recovery", "context_pattern", "anti_pattern"]
 Facet = Literal["task_type", "language", "framework", "tag"]
 
-PatternId = Annotated[str, Field(pattern="^pat_[0-9a-f]{32}$")]
+PatternId = Annotated[str, Shaped("pat_[0-9a-f]{32}", "a pattern's id, `pat_` and 32 hex digits")]
 """As answers give it: `pat_` and 32 hex digits."""
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -7,16 +7,14 @@ from typing import Annotated, Any, NotRequired
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from memoturn_schemas.common import RequestModel
+from memoturn_schemas.common import RequestModel, Shaped
 from memoturn_schemas.moment import Moment
 
 IMPORT_LIMIT = 1_000
 """Records in one request."""
 
-_CURSOR = r"^[0-9a-f]{32}\.[0-9]{1,19}\.[0-9]{1,19}$"
-
-Cursor = Annotated[str, Field(pattern=_CURSOR)]
-Base64 = Annotated[str, Field(pattern=r"^[A-Za-z0-9+/]*={0,2}$")]
+Cursor = Annotated[str, Shaped(r"[0-9a-f]{32}\.[0-9]{1,19}\.[0-9]{1,19}", "the next_cursor of the answer before")]
+Base64 = Annotated[str, Shaped("[A-Za-z0-9+/]*={0,2}", "base64")]
 
 
 class ExportRequest(RequestModel):
@@ -86,7 +84,7 @@ class RestoreRequest(RequestModel):
     """The bytes of this part, as base64."""
     cursor: Cursor | None = None
     """The `next_cursor` of the answer to the part before; none with the first."""
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+    sha256: Annotated[str, Shaped("[0-9a-f]{64}", "64 hex digits, in lower case")] | None = None
     """With the last part: the SHA-256 of the whole file. The database is then restored."""
     replace: bool = False
     """Whether what the database holds may be replaced."""

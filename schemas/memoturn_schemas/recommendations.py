@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 from typing_extensions import TypedDict
 
-from memoturn_schemas.common import Count, Embedding, RequestModel
+from memoturn_schemas.common import Count, Embedding, RequestModel, Shaped
 from memoturn_schemas.episodes import (
     STEP_NUMBER,
     TAGS,
@@ -21,8 +21,8 @@ from memoturn_schemas.episodes import (
     Name,
     OutcomeType,
     Tag,
+    Task,
     TaskType,
-    Text,
 )
 from memoturn_schemas.moment import Moment
 from memoturn_schemas.patterns import Heuristic, PatternEntry, PatternKind
@@ -33,7 +33,7 @@ Part = Literal["strength", "similarity", "domain", "task_type", "language", "fra
 OFFERED = 50
 FEEDBACK_AT_ONCE = 2 * OFFERED
 
-RecommendationId = Annotated[str, Field(pattern="^rec_[0-9a-f]{32}$")]
+RecommendationId = Annotated[str, Shaped("rec_[0-9a-f]{32}", "a recommendation's id, `rec_` and 32 hex digits")]
 """As `recommend_patterns` gave it."""
 
 
@@ -51,7 +51,7 @@ class Measured(TypedDict):
 class TaskRequest(RequestModel):
     """What is known of a task that is still to be done."""
 
-    task_description: Annotated[Text, Field(pattern=r"\S")]
+    task_description: Task
     """What is to be done, in words; at most 10 000 bytes."""
     task_type: TaskType | None = None
     """What kind of work it is; favours what was learnt from such work."""
@@ -127,7 +127,7 @@ class ConciseRecommendPatternsResponse(TypedDict):
 class PatternFeedback(RequestModel):
     """What came of one pattern that was offered."""
 
-    pattern_id: Annotated[str, Field(pattern="^(pat|heu)_[0-9a-f]{32}$")]
+    pattern_id: Annotated[str, Shaped("(pat|heu)_[0-9a-f]{32}", "the id of a pattern or a heuristic")]
     """One that the recommendation offered."""
     outcome: Applied
     """`pending` where it was applied and is not known yet. Of what to avoid: whether the warning helped."""
