@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
+from memoturn_core.episodes.patterns.known import PatternIndex
 from memoturn_core.kv.cache import KvCache
 from memoturn_core.latencies import WINDOW_CALLS, WINDOW_S, percentile
 from memoturn_core.memory.words import WordIndex
@@ -128,6 +129,7 @@ def _caches(node: Node, unknown: dict[str, str]) -> list[CacheMetrics]:
     counted = {
         "kv": (KvCache.lookups, None),
         "words": (WordIndex.lookups, WordIndex.budget.held),
+        "patterns": (PatternIndex.lookups, PatternIndex.budget.held),
         "vectors": (VectorIndex.lookups, VectorIndex.budget.held),
         "past_states": (node.past.lookups, node.past.held),
     }

@@ -90,7 +90,7 @@ class CacheMetrics(TypedDict):
     """A hit read nothing from the file, or for `past_states` from the object store."""
 
     cache: str
-    """`kv`, `words`, `vectors` or `past_states`."""
+    """`kv`, `words`, `patterns`, `vectors` or `past_states`."""
     hits: int
     misses: int
     bytes: int | None

@@ -23,6 +23,7 @@ from memoturn_core.vectors.budget import Budget
 from memoturn_schemas.episodes import Applied, OutcomeType, TaskType
 from memoturn_schemas.patterns import PatternKind
 from memoturn_storage.handle import Snapshot
+from memoturn_storage.lookups import Lookups
 
 _BUDGET_BYTES = 128 << 20
 _PATTERN_BYTES, _EPISODE_BYTES = 1_900, 250
@@ -116,6 +117,7 @@ class PatternIndex:
 
     budget = Budget(_BUDGET_BYTES)
     """Of all profiles of a process together."""
+    lookups = Lookups()
 
     def __init__(self) -> None:
         self.used = 0
@@ -127,6 +129,7 @@ class PatternIndex:
         index: PatternIndex = snapshot.cached(cls, lambda _: cls())
         index.used = cls.budget.now()
         known, now = index._known, snapshot.ambient.now_ms()
+        cls.lookups.note(known is not None)
         if known is None:
             known = index._known = Known(snapshot.connection, now)
             cls.budget.make_room(index)
