@@ -6,8 +6,18 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+import pytest
 
-from contract.live_node import Memory
+from contract.live_node import Memory, event
+
+EVERY_BYTE = bytes(range(256))
+
+
+@pytest.fixture
+def db(memory: Memory) -> Memory:
+    """A profile that exists, at transaction 1."""
+    memory.keep(event("Something"))
+    return memory
 
 
 def path(*segments: str) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import base64
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,31 +9,14 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from jsonschema import Draft202012Validator
 
-from contract.branches import checkpoint, elsewhere, fork, ref, rewind, tool
-from contract.kv import delete, get, keys, listing, put, value
-from contract.live_node import Live, Memory, RawMcp, event, serve
-from memoturn_core.address import Address
-from memoturn_core.door import RemoteDoor
-from memoturn_core.operations import Reply
-from memoturn_core.registry import OPERATIONS
-from memoturn_mcp.tools import Defaults, as_tool
-from memoturn_schemas.errors import InvalidRequest, NotFound
-from memoturn_storage.ambient import ManualAmbient
+from contract.branches import checkpoint, fork, ref, rewind
+from contract.kv import EVERY_BYTE, delete, get, keys, listing, put, value
+from contract.kv import db as db
+from contract.live_node import Live, Memory, event, serve
 from memoturn_storage.engine import Limits
 
-TOOLSETS = "all"
-
-EVERY_BYTE = bytes(range(256))
 UNUSUAL_KEYS = ["a/b", "..", ".", "a b", "é", "日本🍵", "nul\0inside", "\0", "%2F", "a?b#c&d=e", "'\";--", "\U0010ffff"]
-
-
-@pytest.fixture
-def db(memory: Memory) -> Memory:
-    """A profile that exists, at transaction 1."""
-    memory.keep(event("Something"))
-    return memory
 
 
 # --- put, get, delete ----------------------------------------------------------------------------
@@ -267,90 +248,6 @@ def test_a_cursor_goes_on_within_the_prefix(db):
     assert keys(db, prefix="b", cursor=listing(db, limit=1).json()["next_cursor"]) == ["b1"]
 
 
-# --- bad input -----------------------------------------------------------------------------------
-
-
-def refused(db: Memory, method: str, below: str, field: str, body: bytes = b"x") -> None:
-    """400 naming the field, and nothing is changed."""
-    response = db.http.request(method, f"{db.database}/kv/{below}", content=body if method == "PUT" else None)
-    assert (response.status_code, response.json()["code"]) == (400, "invalid_request"), response.text
-    assert response.json()["error"].startswith(f"{field}: "), response.text
-    assert db.txid == 1
-    assert keys(db) == []
-
-
-@pytest.mark.parametrize(
-    "ttl", ["-1", "10000000001", "1e999", "1.5", "soon", "", "nan", "9" * 5_000, "null", "1&ttl=2"]
-)
-def test_a_ttl_that_is_none_is_refused(db, ttl):
-    refused(db, "PUT", f"n/k?ttl={ttl}", "ttl")
-
-
-@pytest.mark.parametrize(
-    ("method", "below", "field"),
-    [
-        ("PUT", "n/k?value=x", "value"),
-        ("PUT", "n/k?key=x", "key"),
-        ("PUT", "n/k?expires=1", "expires"),
-        ("PUT", "n/k?consistency=primary", "consistency"),
-        ("GET", "n/k?ttl=1", "ttl"),
-        ("GET", "n/k?prefix=a", "prefix"),
-        ("DELETE", "n/k?ttl=1", "ttl"),
-        ("GET", "n?key=k", "key"),
-        ("GET", "n?limit=many", "limit"),
-        ("GET", "n?limit=1.5", "limit"),
-        ("GET", "n?limit=", "limit"),
-        ("PUT", "n/%FF", "key"),
-        ("GET", "n/%C3%28", "key"),
-        ("DELETE", "n/a%ED%A0%80", "key"),
-        ("GET", "%FF/k", "ns"),
-        ("GET", "%80", "ns"),
-        ("PUT", "n/" + "k" * 1_025, "key"),
-        ("PUT", "n/" + "%C3%A9" * 513, "key"),
-        ("GET", "n" * 257 + "/k", "ns"),
-        ("GET", "n" * 257, "ns"),
-    ],
-)
-def test_what_is_no_request_is_refused(db, method, below, field):
-    refused(db, method, below, field)
-
-
-CURSORS = ["", "x", "====", "!!", "YQ==", "YR", "_w", "7aCA", "YQ YQ", "%00", "é", "Y" * 10_001, "null"]
-
-
-@pytest.mark.parametrize("cursor", CURSORS)
-def test_a_cursor_that_nobody_gave_is_refused(db, cursor):
-    response = listing(db, cursor=cursor)
-    assert (response.status_code, response.json()["code"]) == (400, "invalid_request")
-    assert response.json()["error"] == "cursor: must be the next_cursor of an earlier answer"
-
-
-def test_the_longest_key_and_group_of_keys_are_taken(db):
-    assert put(db, "é" * 512, b"1", "n" * 256).status_code == 200
-    assert value(db, "é" * 512, "n" * 256) == b"1"
-
-
-def test_an_empty_key_is_no_route(db):
-    for response in (
-        db.http.put(f"{db.database}/kv/n/", content=b"x"),
-        db.http.put(f"{db.database}/kv//k", content=b"x"),
-        db.http.get(f"{db.database}/kv/"),
-    ):
-        assert (response.status_code, response.json()["code"]) == (404, "not_found")
-    response = db.http.post(f"{db.database}/kv/n/k", content=b"x")
-    assert (response.status_code, response.json()["code"]) == (405, "invalid_request")
-
-
-def test_a_body_over_the_limit_is_413_and_one_of_32_mib_is_not(db):
-    body = b"\x00\xff" * (16 << 20)
-    over = put(db, "k", body + b"\0")
-    assert (over.status_code, over.json()["code"]) == (413, "payload_too_large")
-    assert value(db, "k") is None
-    assert put(db, "k", body).status_code == 200
-    assert get(db, "k").content == body
-    assert delete(db, "k").status_code == 204
-
-
 # --- branches (82) -------------------------------------------------------------------------------
 
 
@@ -395,170 +292,6 @@ def test_a_branch_that_slept_has_what_it_had(live, tmp_path):
             put(other, "k", f"other {number}".encode())
             assert (value(one, "k"), value(other, "k")) == (f"one {number}".encode(), f"other {number}".encode())
         assert not small.node.engine.is_open(ref(small, one))
-
-
-# --- other processes -----------------------------------------------------------------------------
-
-
-def test_item_112_bytes_go_unchanged_to_and_from_the_process_that_owns_the_database(tmp_path: Path):
-    ambient = ManualAmbient()
-    with serve(tmp_path, ambient=ambient) as first, serve(tmp_path, ambient=ambient) as second:
-        mine = first.memory()
-        mine.keep(event("Something"))
-        theirs = elsewhere(mine, second)
-        for number, (key, body) in enumerate([("a/b", EVERY_BYTE), ("..", b""), ("é", "é".encode())], 2):
-            assert put(theirs, key, body, ttl=10).json() == {"txid": number}
-            assert value(theirs, key) == value(mine, key) == body
-            assert get(theirs, key).headers["Memoturn-Txid"] == str(number)
-        for here, there in (
-            (listing(mine, limit=2), listing(theirs, limit=2)),
-            (get(mine, "no"), get(theirs, "no")),
-            (put(mine, "k", ttl=-1), put(theirs, "k", ttl=-1)),
-        ):
-            assert (here.status_code, here.json()) == (there.status_code, there.json())
-        assert delete(theirs, "a/b").status_code == 204
-        assert keys(mine) == keys(theirs) == ["..", "é"]
-        ambient.advance(seconds=10)
-        assert keys(mine) == keys(theirs) == []
-        assert value(theirs, "é") is None
-        assert not second.node.engine.is_open(ref(second, mine))
-
-
-def ask(url: str, name: str, address: Address, **arguments: Any) -> Reply:
-    async def main() -> Reply:
-        door = RemoteDoor(url)
-        try:
-            return await door.call(OPERATIONS[name], address, arguments)
-        finally:
-            await door.close()
-
-    return asyncio.run(main())
-
-
-def test_another_program_uses_the_store_through_the_node(live):
-    address = Address.of_profile("acme", "remote")
-    encoded = {"$base64": base64.b64encode(EVERY_BYTE).decode()}
-    for number, (key, sent, body) in enumerate(
-        [("..", "naïve", "naïve".encode()), ("a/b", encoded, EVERY_BYTE), (".", b"\xff", b"\xff"), ("e", "", b"")], 1
-    ):
-        done = ask(live.url, "kv_put", address, ns=".", key=key, value=sent, ttl=None)
-        assert (dict(done.value), done.txid) == ({"txid": number}, number)
-        got = ask(live.url, "kv_get", address, ns=".", key=key)
-        assert (got.value, got.txid) == ({"value": body}, number)
-    page = ask(live.url, "kv_list", address, ns=".", limit=3).value
-    assert page["keys"] == [".", "..", "a/b"]
-    assert ask(live.url, "kv_list", address, ns=".", cursor=page["next_cursor"]).value == {"keys": ["e"]}
-    assert ask(live.url, "kv_delete", address, ns=".", key="..").value == {"deleted": True}
-    with pytest.raises(NotFound):
-        ask(live.url, "kv_get", address, ns=".", key="..")
-    for wrong in ({}, {"value": None}, {"value": 7}, {"value": {"$base64": "?"}}, {"value": "\ud800"}):
-        with pytest.raises(InvalidRequest, match=r"^value: "):
-            ask(live.url, "kv_put", address, ns=".", key="k", **wrong)
-    with pytest.raises(InvalidRequest, match=r"^ttl: "):
-        ask(live.url, "kv_put", address, ns=".", key="k", value="", ttl=-1)
-
-
-# --- tools ---------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("given", "answered", "body"),
-    [
-        ("naïve 🦊", "naïve 🦊", "naïve 🦊".encode()),
-        ("", "", b""),
-        ('{"a": 1}', '{"a": 1}', b'{"a": 1}'),
-        ({"$base64": "/wA="}, {"$base64": "/wA="}, b"\xff\0"),
-        ({"$base64": "bmHDr3Zl"}, "naïve", "naïve".encode()),
-        ({"$base64": ""}, "", b""),
-    ],
-)
-def test_a_tool_gives_and_takes_text_or_base64(memory, mcp: RawMcp, given, answered, body):
-    assert tool(mcp, memory, "kv_put", ns="n", key="k", value=given) == {"txid": 1, "result": {}}
-    assert value(memory, "k") == body
-    assert tool(mcp, memory, "kv_get", ns="n", key="k") == {"txid": 1, "result": {"found": True, "value": answered}}
-
-
-def test_tools_say_what_is_not_there(memory, mcp: RawMcp):
-    absent = {"txid": None, "result": {"found": False}}
-    assert tool(mcp, memory, "kv_get", ns="n", key="k") == absent
-    assert not memory.exists
-    tool(mcp, memory, "kv_put", ns="n", key="k", value="v", ttl=5)
-    assert tool(mcp, memory, "kv_get", ns="n", key="other") == absent
-    for _ in range(2):
-        assert tool(mcp, memory, "kv_delete", ns="n", key="k") == {"txid": 2, "result": {"deleted": True}}
-    assert tool(mcp, memory, "kv_list", ns="n") == {"txid": 2, "result": {"keys": []}}
-
-
-def test_tools_list_page_by_page(memory, mcp: RawMcp):
-    for key in ("a", "b", "c"):
-        tool(mcp, memory, "kv_put", ns="n", key=key, value=key)
-    page = tool(mcp, memory, "kv_list", ns="n", limit=2)["result"]
-    assert page["keys"] == ["a", "b"]
-    rest = tool(mcp, memory, "kv_list", ns="n", limit=2, cursor=page["next_cursor"])
-    assert rest["result"] == {"keys": ["c"]}
-
-
-@pytest.mark.parametrize("value", ["text", "", {"$base64": "/wA="}])
-def test_tools_take_and_answer_what_their_schemas_say(memory, mcp: RawMcp, value):
-    asked: list[tuple[str, dict[str, Any]]] = [
-        ("kv_put", {"key": "k", "value": value, "ttl": 0}),
-        ("kv_get", {"key": "k"}),
-        ("kv_put", {"key": "k", "value": value}),
-        ("kv_put", {"key": "l", "value": value}),
-        ("kv_get", {"key": "k", "consistency": "primary"}),
-        ("kv_list", {"limit": 1, "prefix": ""}),
-        ("kv_list", {}),
-        ("kv_delete", {"key": "k"}),
-    ]
-    for name, arguments in asked:
-        described = as_tool(OPERATIONS[name], Defaults())
-        given = {"namespace": memory.namespace, "profile": memory.profile, "ns": "n", **arguments}
-        Draft202012Validator.check_schema(described.input_schema)
-        assert described.output_schema is not None
-        Draft202012Validator.check_schema(described.output_schema)
-        Draft202012Validator(described.input_schema).validate(given)
-        Draft202012Validator(described.output_schema).validate(tool(mcp, memory, name, ns="n", **arguments))
-
-
-@pytest.mark.parametrize(
-    ("wrong", "field"),
-    [
-        ({}, "value"),
-        ({"value": None}, "value"),
-        ({"value": 7}, "value"),
-        ({"value": ["a"]}, "value"),
-        ({"value": {"a": 1}}, "value"),
-        ({"value": {"$base64": "YQ", "more": 1}}, "value"),
-        ({"value": {"$base64": "YQ"}}, "value"),
-        ({"value": {"$base64": "ü"}}, "value"),
-        ({"value": {"$base64": 7}}, "value"),
-        ({"value": "v", "ttl": "5"}, "ttl"),
-        ({"value": "v", "ttl": -1}, "ttl"),
-        ({"value": "v", "ttl": 1e300}, "ttl"),
-        ({"value": "v", "key": ""}, "key"),
-        ({"value": "v", "ns": ""}, "ns"),
-        ({"value": "v", "ns": "é" * 129}, "ns"),
-        ({"value": "v", "key": 5}, "key"),
-        ({"value": "v", "response_format": "detailed"}, "response_format"),
-    ],
-)
-def test_a_tool_refuses_what_is_no_value_and_makes_no_profile(memory, mcp: RawMcp, wrong, field):
-    arguments = {"namespace": memory.namespace, "profile": memory.profile, "ns": "n", "key": "k", **wrong}
-    called = mcp.call("kv_put", **arguments)
-    assert called["isError"] is True
-    assert called["_meta"]["code"] == "invalid_request"
-    assert called["_meta"]["error"].startswith(f"{field}: "), called
-    assert not memory.exists
-
-
-@pytest.mark.parametrize("text", [r'"\ud800"', r'{"$base64": "\udfff"}'])
-def test_a_tool_refuses_half_a_character(memory, mcp: RawMcp, text):
-    where = f'"namespace": "{memory.namespace}", "profile": "{memory.profile}", "ns": "n"'
-    for arguments in (f'{{{where}, "key": "k", "value": {text}}}', f'{{{where}, "key": "a\\ud800", "value": ""}}'):
-        response = mcp.call_text("kv_put", arguments)
-        assert response.status_code in (200, 400)
-        assert "internal" not in response.text
-    assert not memory.exists
 
 
 # --- whatever is sent ----------------------------------------------------------------------------
