@@ -146,7 +146,7 @@ def test_only_the_last_calls_are_remembered() -> None:
 def test_the_process_is_measured_as_the_system_sees_it(live: Live, tmp_path: Path) -> None:
     said, process = metrics(live)["process"], psutil.Process()
     assert said["rss_bytes"] == pytest.approx(process.memory_info().rss, rel=0.2)
-    assert 0 < said["cpu_seconds"] <= sum(process.cpu_times()[:2])
+    assert 0 < said["cpu_seconds"] <= round(sum(process.cpu_times()[:2]), 3)
     assert said["cpu_share"] > 0
     opened = [(tmp_path / str(number)).open("w") for number in range(50)]
     more = metrics(live)["process"]["open_descriptors"]
