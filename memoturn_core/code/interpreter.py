@@ -75,6 +75,10 @@ class _Flood(Exception):
     """More was printed than a run may."""
 
 
+class _TimeIsUp(Exception):
+    """It would sleep beyond its deadline."""
+
+
 class Interpreter:
     """The compiled guest, ready to be run; by one thread."""
 
@@ -123,6 +127,8 @@ class Interpreter:
             return "answered", answer
         except _Flood:
             return "flood", ""
+        except _TimeIsUp:
+            return "timeout", ""
         except WasmtimeError as error:
             return _ending(str(error)), ""
         except Exception:  # noqa: BLE001 - what a host function makes of arguments that no honest caller has
@@ -139,9 +145,11 @@ class Interpreter:
         return self._ambient.now_ms() / 1_000, self._ambient.monotonic()
 
     def _pause(self, _: object, seconds: float) -> None:
-        """Sleep, but not beyond the deadline, at which the run is stopped as it comes back."""
+        """Sleep; what would go on beyond the deadline ends the run there."""
         left = (self._deadline or 0.0) - self._ambient.monotonic()
         self._never.wait(max(0.0, min(seconds, left)))
+        if not seconds < left:
+            raise _TimeIsUp
 
     def _until(self, deadline: float | None) -> None:
         with self._changed:
