@@ -27,7 +27,7 @@ from memoturn_core.tables import SCHEMA
 from memoturn_mcp.cli.finding import Finding, Status
 from memoturn_mcp.cli.object_checks import object_store, processes
 from memoturn_mcp.cli.reach import settings_of
-from memoturn_mcp.cli.tables import size
+from memoturn_mcp.cli.tables import count, size
 from memoturn_mcp.settings import PREFIX, Settings, is_loopback
 from memoturn_schemas.errors import MemoturnError
 from memoturn_storage.ambient import SystemAmbient
@@ -134,7 +134,7 @@ def _databases(settings: Settings) -> Iterator[Finding]:
         yield Finding("catalogue", "problem", str(error), advice)
         yield clock([])
         return
-    yield Finding("catalogue", "ok", f"opens; {_count(len(entries), 'database')}")
+    yield Finding("catalogue", "ok", f"opens; {count(len(entries), 'database')}")
     files = [file for name, _, path in entries if (file := _looked_at(name, path)) is not None]
     yield integrity(files)
     yield clock([created_at for _, created_at, _ in entries])
@@ -361,10 +361,6 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except OSError:  # it lies where this user may not look
         return False
-
-
-def _count(count: int, what: str) -> str:
-    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _limit(value: int) -> str:

@@ -7,7 +7,7 @@ deletes episodes.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import apsw
@@ -59,7 +59,7 @@ def forget(transaction: Transaction, episode: int) -> None:
     judged: list[Any] = transaction.connection.execute(
         "DELETE FROM __memoturn_pattern_feedback WHERE episode = ? RETURNING pattern", (episode,)
     ).fetchall()
-    _count(transaction, {pattern for (pattern,) in judged})
+    evidence.judged(transaction, {pattern for (pattern,) in judged})
     offers.forget_episode(transaction.connection, episode)
 
 
@@ -84,7 +84,7 @@ def _record(transaction: Transaction, request: RecordFeedbackRequest) -> list[Re
         _keep(transaction, pattern, recommendation.rowid, episode, applied)
         kept[pattern] = applied, episode
     episodes = _tell(transaction, told)
-    _count(transaction, kept)
+    evidence.judged(transaction, kept)
     return [
         RecordedFeedback(**applied, episode_id=None if episode is None else episodes[episode], strength=None)
         for applied, episode in kept.values()
@@ -127,11 +127,6 @@ def _keep(
             transaction.ambient.now_ms(),
         ),
     )  # fmt: skip
-
-
-def _count(transaction: Transaction, patterns: Collection[int]) -> None:
-    """Have what is kept in memory know what was said of these."""
-    evidence.judged(transaction, patterns)
 
 
 def _tell(transaction: Transaction, told: Mapping[int, Mapping[str, AppliedPattern | None]]) -> dict[int, str]:
