@@ -1,20 +1,23 @@
-"""What an episode must meet where the caller asked for it, by name. Called by `query`."""
+"""What an episode must meet where the caller asked for it, by name. Called by `query` and `listing`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from memoturn_schemas.episodes import ListEpisodesRequest
 from memoturn_schemas.experience import EpisodeFilter, QueryMemoryRequest
 
 Conditions = Mapping[EpisodeFilter, tuple[str, tuple[Any, ...]]]
 """SQL on a row named `episode`, with its parameters."""
 
 
-def conditions(request: QueryMemoryRequest) -> Conditions:
+def conditions(request: QueryMemoryRequest | ListEpisodesRequest) -> Conditions:
+    session_id = request.session_id if isinstance(request, ListEpisodesRequest) else None
     compared: tuple[tuple[EpisodeFilter, str, Any], ...] = (
         ("domain", "episode.domain = ?", request.domain),
         ("task_type", "episode.task_type = ?", request.task_type),
+        ("session_id", "episode.session_id = ?", session_id),
         ("since", "episode.started_at >= ?", request.since),
         ("until", "episode.started_at < ?", request.until),
     )
@@ -29,5 +32,6 @@ def conditions(request: QueryMemoryRequest) -> Conditions:
             "EXISTS (SELECT 1 FROM __memoturn_episode_tags AS tagged"
             " WHERE tagged.tag = ? AND tagged.episode = episode.rowid)"
         )
-        found["tags"] = (" AND ".join([tagged] * len(request.tags)), tuple(request.tags))
+        tags = tuple(dict.fromkeys(request.tags))
+        found["tags"] = (" AND ".join([tagged] * len(tags)), tags)
     return found

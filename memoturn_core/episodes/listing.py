@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Sequence
 from typing import Any
 
 from pydantic_core import from_json
 
+from memoturn_core.episodes.filters import conditions
 from memoturn_core.episodes.rows import STEP_COUNT, format_episode_id
 from memoturn_core.operations import Reply, Rest, Scope, Target, operation
 from memoturn_core.profiles import Profile
@@ -47,41 +47,24 @@ async def list_episodes(profile: Profile, request: ListEpisodesRequest) -> Reply
 
 
 def _page(snapshot: Snapshot, request: ListEpisodesRequest, before: Place | None, count: int) -> list[Any]:
-    conditions, parameters = _conditions(request, before)
+    filters = conditions(request)
+    required = ["TRUE", *(_ordered(name, sql, request) for name, (sql, _) in filters.items())]
+    parameters = [value for _, values in filters.values() for value in values]
+    if before is not None:
+        required.append("(started_at, rowid) < (?, ?)")
+        parameters += before
     found: list[Any] = snapshot.connection.execute(
         "SELECT rowid, id, task_type, domain, description, session_id, started_at, ended_at,"
         f" {STEP_COUNT}, outcome, reward, body FROM __memoturn_episodes AS episode"
-        f" WHERE {' AND '.join(conditions)} ORDER BY started_at DESC, rowid DESC LIMIT ?",
+        f" WHERE {' AND '.join(required)} ORDER BY started_at DESC, rowid DESC LIMIT ?",
         (*parameters, count),
     ).fetchall()
     return found
 
 
-def _conditions(request: ListEpisodesRequest, before: Place | None) -> tuple[Sequence[str], list[Any]]:
-    conditions, parameters = ["TRUE"], list[Any]()
-
-    def require(condition: str, *values: Any) -> None:
-        conditions.append(condition)
-        parameters.extend(values)
-
-    if before is not None:
-        require("(started_at, rowid) < (?, ?)", *before)
-    if request.since is not None:
-        require("started_at >= ?", request.since)
-    if request.until is not None:
-        require("started_at < ?", request.until)
-    # Of one domain and type the index has the order that is asked for; of one domain alone it has not.
-    if request.domain is not None:
-        require("domain = ?" if request.task_type is not None else "+domain = ?", request.domain)
-    if request.task_type is not None:
-        require("task_type = ?", request.task_type)
-    if request.outcome is not None:
-        require("outcome IS ?", None if request.outcome == "open" else request.outcome)
-    if request.session_id is not None:
-        require("session_id = ?", request.session_id)
-    for tag in dict.fromkeys(request.tags):
-        require("EXISTS (SELECT 1 FROM __memoturn_episode_tags WHERE tag = ? AND episode = episode.rowid)", tag)
-    return conditions, parameters
+def _ordered(name: str, sql: str, request: ListEpisodesRequest) -> str:
+    """Of one domain and type the index has the order that is asked for; of one domain alone it has not."""
+    return f"+{sql}" if name == "domain" and request.task_type is None else sql
 
 
 def _entry(row: Any) -> EpisodeEntry:
