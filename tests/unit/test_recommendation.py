@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from memoturn_core.episodes.experience import Experience
-from memoturn_core.episodes.patterns import evidence, feedback, offers
+from memoturn_core.episodes.patterns import evidence, offers
 from memoturn_core.episodes.patterns.evaluation import Ended, stats
 from memoturn_core.episodes.patterns.fit import WEIGHTS, WHOLE, Labels, Task, parts, repeats, shares, worth
 from memoturn_core.episodes.patterns.measuring import CALIBRATED, COMPARABLE, calibration, difference
@@ -175,7 +175,7 @@ def test_what_is_kept_in_memory_for_the_ranking_follows_what_is_learnt_and_said(
             "INSERT INTO __memoturn_pattern_feedback VALUES (?, ?, NULL, 'helped', NULL, ?)",
             [(worst, 10 * rowid + number, ambient.now_ms()) for number in range(10)],
         )
-        feedback._count(judging, {worst})
+        evidence.judged(judging, {worst})
         commit(judging)
         assert orders(caches) == orders({})
         ambient.advance(seconds=700 if rowid % 7 else -2_000_000)
